@@ -1,1 +1,17 @@
-//! placeholder
+//! All talk with Linux. The only crate with unsafe code: a thin, safe face on system calls, `/proc` and netlink,
+//! so that everything above it can forbid unsafe.
+//!
+//! `process ⇄ **kernel** ⇄ resources ⇄ image records ⇄ image stream ⇄ archive` (you are here: kernel)
+
+pub mod arch;
+pub mod error;
+pub mod pidfd;
+pub mod proc;
+pub mod ptrace;
+pub mod remote;
+pub mod vm;
+
+pub use error::{Error, Result};
+
+/// A process or thread id in *our* pid namespace.
+pub type Pid = i32;

@@ -1,1 +1,14 @@
-//! placeholder
+//! One room per kernel resource: the module that knows how to take it from a frozen container (`dump`) and how to give
+//! it back to one being rebuilt (`restore`, and `resume` where the kernel wants a step at the very end). Rooms say how;
+//! the tools say when.
+//!
+//! `process ⇄ kernel ⇄ **resources** ⇄ image records ⇄ image stream ⇄ archive` (you are here: resources)
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod source;
+pub mod target;
+
+pub use error::{Blocker, Error, Result};
+pub use source::{Source, SourceProcess, SourceThread};
+pub use target::{Target, TargetProcess};

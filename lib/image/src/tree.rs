@@ -1,0 +1,60 @@
+//! `tree.json`: who is whose child, and what they share. The shape of the task tree, before anything is poured into it.
+
+use crate::ids::{Pid, SpaceId, TableId};
+use serde::{Deserialize, Serialize};
+
+/// All processes of the container, parents before children.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tree {
+    /// The process everything else hangs from: process 1 of an own pid namespace, or the one named by `pid:N`.
+    pub root: Pid,
+    /// Parents before children; zombies included.
+    pub processes: Vec<Process>,
+    /// The highest pid given out, so that the next one is new (`/proc/sys/kernel/ns_last_pid`); own pid namespace only.
+    pub last_pid: Option<Pid>,
+}
+
+/// One process in the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Process id (thread group id).
+    pub pid: Pid,
+    /// Parent; 0 where the parent is outside the container.
+    pub ppid: Pid,
+    /// Process group (`getpgid`); 0 where it is outside the container.
+    pub pgid: Pid,
+    /// Session (`getsid`); 0 where it is outside the container.
+    pub sid: Pid,
+    /// The signal the parent gets at its end; -1 where none is known.
+    pub exit_signal: i32,
+    /// Alive, with its record in `process/PID.json`, or dead and not yet waited for.
+    pub state: State,
+}
+
+/// Whether a process still runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum State {
+    /// Alive: thread ids, the leader first.
+    Alive {
+        /// All thread ids; the first is the pid.
+        threads: Vec<Pid>,
+        /// Its address space.
+        space: SpaceId,
+        /// Its descriptor table.
+        table: TableId,
+        /// Stopped by a signal (SIGSTOP, SIGTSTP …) when it was taken: stopped again afterwards.
+        stopped: bool,
+        /// `PR_SET_CHILD_SUBREAPER` is set.
+        subreaper: bool,
+    },
+    /// A zombie.
+    Dead {
+        /// Wait status as in `/proc/PID/stat` field 52 (`wait(2)` encoding).
+        status: i32,
+        /// Its name (`comm`).
+        name: crate::path::Name,
+    },
+}

@@ -1,0 +1,244 @@
+//! x86-64: registers, restart of interrupted calls, and the few bytes of code that make calls in a task.
+
+use libc::user_regs_struct;
+
+/// The general registers as ptrace gives them (`NT_PRSTATUS`).
+pub type Registers = user_regs_struct;
+
+/// `syscall`.
+pub const SYSCALL: &[u8] = &[0x0f, 0x05];
+/// `syscall; ret`.
+pub const SYSCALL_RET: &[u8] = &[0x0f, 0x05, 0xc3];
+/// The ways `rt_sigreturn` is called in return trampolines: `mov $15,%rax; syscall` and `mov $15,%eax; syscall`.
+pub const SIGRETURN: [&[u8]; 2] = [
+    &[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05],
+    &[0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05],
+];
+/// What lies below the stack pointer and still belongs to the function (System V ABI, 3.2.2).
+pub const RED_ZONE: u64 = 128;
+
+/// The code of a stub: a single call at [`STUB_ONE`], a table of calls at [`STUB_MANY`]; both end in a trap.
+///
+/// A table entry is eight words: number, six arguments, result. `r12` points to the entry, `r13` counts them.
+pub const STUB: &[u8] = &[
+    0x0f, 0x05, // one: syscall
+    0xcc, // int3
+    0xcc, // (alignment)
+    0x49, 0x8b, 0x04, 0x24, // many: mov (%r12),%rax
+    0x49, 0x8b, 0x7c, 0x24, 0x08, // mov 8(%r12),%rdi
+    0x49, 0x8b, 0x74, 0x24, 0x10, // mov 16(%r12),%rsi
+    0x49, 0x8b, 0x54, 0x24, 0x18, // mov 24(%r12),%rdx
+    0x4d, 0x8b, 0x54, 0x24, 0x20, // mov 32(%r12),%r10
+    0x4d, 0x8b, 0x44, 0x24, 0x28, // mov 40(%r12),%r8
+    0x4d, 0x8b, 0x4c, 0x24, 0x30, // mov 48(%r12),%r9
+    0x0f, 0x05, // syscall
+    0x49, 0x89, 0x44, 0x24, 0x38, // mov %rax,56(%r12)
+    0x49, 0x83, 0xc4, 0x40, // add $64,%r12
+    0x49, 0xff, 0xcd, // dec %r13
+    0x75, 0xce, // jnz many
+    0xcc, // int3
+];
+/// Where in [`STUB`] a single call begins.
+pub const STUB_ONE: u64 = 0;
+/// Where in [`STUB`] the loop over a table begins.
+pub const STUB_MANY: u64 = 4;
+
+/// Sets the registers for one call at `address`, which holds a system call instruction.
+pub fn prepare_call(registers: &mut Registers, address: u64, nr: i64, args: [u64; 6]) {
+    registers.rip = address;
+    registers.rax = nr as u64;
+    registers.orig_rax = u64::MAX; // not in a call: nothing to restart
+    [
+        registers.rdi,
+        registers.rsi,
+        registers.rdx,
+        registers.r10,
+        registers.r8,
+        registers.r9,
+    ] = args;
+    registers.eflags &= !0x100; // no trap flag
+}
+
+/// Sets the registers for a table of `count` calls at `table`, with the loop at `address`.
+pub fn prepare_table(registers: &mut Registers, address: u64, table: u64, count: u64) {
+    registers.rip = address;
+    registers.orig_rax = u64::MAX;
+    registers.r12 = table;
+    registers.r13 = count;
+    registers.eflags &= !0x100;
+}
+
+/// What a call gave back: a value, or minus an error number.
+pub fn result(registers: &Registers) -> i64 {
+    registers.rax as i64
+}
+
+/// The number of the call the task was in when it stopped, if any.
+pub fn interrupted_call(registers: &Registers) -> Option<i64> {
+    let nr = registers.orig_rax as i64;
+    (nr >= 0).then_some(nr)
+}
+
+/// The arguments of the call the task was in.
+pub fn call_arguments(registers: &Registers) -> [u64; 6] {
+    [
+        registers.rdi,
+        registers.rsi,
+        registers.rdx,
+        registers.r10,
+        registers.r8,
+        registers.r9,
+    ]
+}
+
+/// `ERESTARTSYS`, `ERESTARTNOINTR`, `ERESTARTNOHAND` (include/linux/errno.h): never seen by programs.
+const RESTART: [i64; 3] = [-512, -513, -514];
+/// `ERESTART_RESTARTBLOCK`: the kernel remembers in the task how to go on.
+const RESTART_BLOCK: i64 = -516;
+
+/// Makes the task execute its interrupted call once more, with the same arguments, as `do_signal` does where no
+/// handler runs (arch/x86/kernel/signal.c). For a new process, which has lost its restart block, and for a call the
+/// stop itself ended with `EINTR` (`epoll_wait`, `sigtimedwait`), which a stop must not be seen to do.
+pub fn restart_call(registers: &mut Registers) {
+    let Some(nr) = interrupted_call(registers) else {
+        return;
+    };
+    let code = result(registers);
+    let interrupted = code == -i64::from(libc::EINTR) && restarts_after_eintr(nr);
+    if RESTART.contains(&code) || code == RESTART_BLOCK || interrupted {
+        registers.rax = nr as u64;
+        registers.rip -= SYSCALL.len() as u64;
+        registers.orig_rax = u64::MAX;
+    }
+}
+
+/// Calls that a mere stop ends with `EINTR` (signal(7), "Interruption of system calls … by stop signals").
+fn restarts_after_eintr(nr: i64) -> bool {
+    [
+        libc::SYS_epoll_wait,
+        libc::SYS_epoll_pwait,
+        libc::SYS_epoll_pwait2,
+        libc::SYS_rt_sigtimedwait,
+        libc::SYS_semop,
+        libc::SYS_semtimedop,
+        libc::SYS_io_getevents,
+        333, // io_pgetevents (arch/x86/entry/syscalls/syscall_64.tbl)
+    ]
+    .contains(&nr)
+}
+
+/// For the same process: the kernel still has its restart block, so `restart_syscall` goes on where the call was, with
+/// the time that remained. After a call of ours has come between, the kernel no longer does this by itself.
+pub fn resume_call(registers: &mut Registers) {
+    if interrupted_call(registers).is_some() && result(registers) == RESTART_BLOCK {
+        registers.rax = libc::SYS_restart_syscall as u64;
+        registers.rip -= SYSCALL.len() as u64;
+        registers.orig_rax = u64::MAX;
+    } else {
+        restart_call(registers);
+    }
+}
+
+/// `NT_X86_XSTATE` (include/uapi/linux/elf.h): the XSAVE image.
+pub const NT_XSTATE: u32 = 0x202;
+
+const UC_FP_XSTATE: u64 = 1;
+const UC_SIGCONTEXT_SS: u64 = 2;
+const UC_STRICT_RESTORE_SS: u64 = 4;
+const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
+const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
+/// Offset of `sw_reserved` in the legacy part of an XSAVE image: `struct _fpx_sw_bytes`.
+const SW_RESERVED: usize = 464;
+/// Where the kernel reports XCR0 in an image given by ptrace (arch/x86/include/uapi/asm/sigcontext.h).
+const PTRACE_XCR0: usize = 464;
+/// `sizeof(struct ucontext)` and what `rt_sigreturn` reads of the frame behind it.
+const FRAME: usize = 1024;
+
+/// Builds the bytes of a signal frame at `address`, such that `rt_sigreturn` with the stack pointer at `address`
+/// gives a task exactly these registers, extended state and signal mask (`struct rt_sigframe` without its return
+/// address, arch/x86/include/asm/sigframe.h). The result is `address`-relative and 64-byte aligned inside.
+pub fn signal_frame(address: u64, registers: &Registers, xstate: &[u8], mask: u64) -> Vec<u8> {
+    let r = registers;
+    let xstate_at = (address + FRAME as u64).next_multiple_of(64);
+    let mut frame = vec![0u8; (xstate_at - address) as usize];
+    let mut put = |word: usize, value: u64| {
+        frame[word * 8..word * 8 + 8].copy_from_slice(&value.to_ne_bytes());
+    };
+    put(0, UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS);
+    let context = [
+        r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx,
+        r.rax, r.rcx, r.rsp, r.rip, r.eflags,
+    ];
+    for (i, value) in context.into_iter().enumerate() {
+        put(5 + i, value);
+    }
+    put(23, (r.cs & 0xffff) | (r.ss & 0xffff) << 48);
+    put(28, xstate_at); // fpstate
+    put(37, mask); // uc_sigmask
+    let len = xstate.len() as u32;
+    let mut image = xstate.to_vec();
+    let mut xcr0 = [0; 8];
+    xcr0.copy_from_slice(&image[PTRACE_XCR0..PTRACE_XCR0 + 8]);
+    let mut software = Vec::with_capacity(48);
+    software.extend(FP_XSTATE_MAGIC1.to_ne_bytes());
+    software.extend((len + 4).to_ne_bytes());
+    software.extend(xcr0);
+    software.extend(len.to_ne_bytes());
+    image[SW_RESERVED..SW_RESERVED + software.len()].copy_from_slice(&software);
+    image.extend(FP_XSTATE_MAGIC2.to_ne_bytes());
+    frame.extend(image);
+    frame
+}
+
+/// Sets the registers for one call at `address` (`syscall; ret`) with the stack pointer at `stack`.
+pub fn prepare_guest_call(
+    registers: &mut Registers,
+    address: u64,
+    stack: u64,
+    nr: i64,
+    args: [u64; 6],
+) {
+    prepare_call(registers, address, nr, args);
+    registers.rsp = stack;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stopped(nr: i64, code: i64) -> Registers {
+        // SAFETY: the struct is plain integers, for which zero is a value.
+        let mut registers: Registers = unsafe { std::mem::zeroed() };
+        registers.orig_rax = nr as u64;
+        registers.rax = code as u64;
+        registers.rip = 0x1002;
+        registers
+    }
+
+    #[test]
+    fn an_interrupted_read_is_executed_again() {
+        let mut registers = stopped(libc::SYS_read, -512);
+        restart_call(&mut registers);
+        assert_eq!(
+            (registers.rip, registers.rax),
+            (0x1000, libc::SYS_read as u64)
+        );
+    }
+
+    #[test]
+    fn a_finished_call_is_left_alone() {
+        let mut registers = stopped(libc::SYS_read, 17);
+        restart_call(&mut registers);
+        assert_eq!((registers.rip, registers.rax), (0x1002, 17));
+    }
+
+    #[test]
+    fn epoll_wait_does_not_see_the_stop_but_read_keeps_its_eintr() {
+        let mut epoll = stopped(libc::SYS_epoll_wait, -4);
+        restart_call(&mut epoll);
+        assert_eq!(epoll.rip, 0x1000);
+        let mut read = stopped(libc::SYS_read, -4);
+        restart_call(&mut read);
+        assert_eq!(read.rip, 0x1002);
+    }
+}

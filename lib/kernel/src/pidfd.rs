@@ -1,0 +1,67 @@
+//! Process descriptors: signals that cannot hit the wrong process, and descriptors borrowed from a task (`pidfd_getfd(2)`).
+
+use crate::{Pid, Result, error::check};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// A process, held by descriptor.
+#[derive(Debug)]
+pub struct PidFd {
+    fd: OwnedFd,
+    pid: Pid,
+}
+
+impl PidFd {
+    /// Opens the process (not a mere thread) `pid` (`pidfd_open(2)`).
+    pub fn open(pid: Pid) -> Result<Self> {
+        // SAFETY: the call takes no pointers; a result that is not negative is a new descriptor that nobody else owns.
+        let fd = unsafe {
+            let raw = check(libc::syscall(libc::SYS_pidfd_open, pid, 0), || {
+                format!("pidfd_open of process {pid}")
+            })?;
+            OwnedFd::from_raw_fd(raw as RawFd)
+        };
+        Ok(PidFd { fd, pid })
+    }
+
+    /// Whose it is.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Our own duplicate of the task's descriptor `number` (`pidfd_getfd(2)`): the same open file description.
+    pub fn borrow(&self, number: RawFd) -> Result<OwnedFd> {
+        // SAFETY: the call takes no pointers; a result that is not negative is a new descriptor that nobody else owns.
+        unsafe {
+            let raw = check(
+                libc::syscall(libc::SYS_pidfd_getfd, self.fd.as_raw_fd(), number, 0),
+                || format!("pidfd_getfd of descriptor {number} of process {}", self.pid),
+            )?;
+            Ok(OwnedFd::from_raw_fd(raw as RawFd))
+        }
+    }
+
+    /// Sends a signal (`pidfd_send_signal(2)`).
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let none = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: a null siginfo is allowed and means "as kill(2) would".
+        check(
+            unsafe {
+                libc::syscall(
+                    libc::SYS_pidfd_send_signal,
+                    self.fd.as_raw_fd(),
+                    signal,
+                    none,
+                    0,
+                )
+            },
+            || format!("signal {signal} to process {}", self.pid),
+        )?;
+        Ok(())
+    }
+}
+
+impl AsRawFd for PidFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}

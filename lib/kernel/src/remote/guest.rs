@@ -1,0 +1,241 @@
+//! Calls in a task of a running container, which must survive us: killed at any point, we leave a task that heals
+//! itself. A complete signal frame lies in dead memory at the bottom of the main stack; the call is made by a
+//! `syscall; ret` of the program's own, and its return address is a signal-return trampoline over that frame. So
+//! wherever the tracer dies, the task finishes the call, returns into `rt_sigreturn`, and is where it was.
+
+use super::{Call, Caller};
+use crate::arch::{self, Registers};
+use crate::ptrace::{Event, Running, Stopped};
+use crate::{Error, Pid, Result, proc::Proc, vm};
+
+/// Memory for the caller's use, below the frame.
+const SCRATCH: u64 = 4096;
+/// How far below the deepest known use of the main stack our memory must end.
+const DISTANCE: u64 = 16 * 1024;
+
+/// The two places in a program's own code that calls need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gates {
+    call: u64,
+    sigreturn: u64,
+    /// Start and end of `[stack]`.
+    stack: (u64, u64),
+}
+
+/// A stopped task of a running container, able to make calls.
+#[derive(Debug)]
+pub struct Guest {
+    task: Option<Stopped>,
+    tid: Pid,
+    gates: Option<Gates>,
+    registers: Registers,
+    mask: u64,
+    /// The stack pointer of calls: the return address, then the frame. 0 before the first call.
+    frame: u64,
+    /// A stop signal that came up in between, to be given back.
+    stop_signal: i32,
+}
+
+impl Gates {
+    /// Looks for the code in a process's executable areas. `None` where the program has none: then it cannot be
+    /// asked without risk, and is not.
+    pub fn find(pid: Pid) -> Result<Option<Self>> {
+        let maps = Proc::process(pid).text("maps")?;
+        let (mut call, mut sigreturn, mut stack) = (None, None, None);
+        let mut bytes = Vec::new();
+        for line in maps.lines() {
+            let mut words = line.split_whitespace();
+            let (Some(range), Some(access)) = (words.next(), words.next()) else {
+                continue;
+            };
+            let Some((start, end)) = range.split_once('-').and_then(|(s, e)| {
+                Some((
+                    u64::from_str_radix(s, 16).ok()?,
+                    u64::from_str_radix(e, 16).ok()?,
+                ))
+            }) else {
+                continue;
+            };
+            if line.ends_with("[stack]") {
+                stack = Some((start, end));
+            }
+            // Code that stays: of a file, readable, and not the vDSO, whose calls do not return cleanly.
+            let of_file = line.contains('/') && !line.ends_with(']');
+            if !access.starts_with("r-x") || !of_file || (call.is_some() && sigreturn.is_some()) {
+                continue;
+            }
+            let len = (end - start).min(64 << 20) as usize;
+            bytes.resize(len, 0);
+            if vm::read(pid, start, &mut bytes).is_err() {
+                continue; // beyond the end of a file that was truncated
+            }
+            let find = |code: &[u8]| find_bytes(&bytes, code).map(|at| start + at as u64);
+            call = call.or_else(|| find(arch::SYSCALL_RET));
+            sigreturn = sigreturn.or_else(|| arch::SIGRETURN.into_iter().find_map(find));
+        }
+        Ok(match (call, sigreturn, stack) {
+            (Some(call), Some(sigreturn), Some(stack)) => Some(Gates {
+                call,
+                sigreturn,
+                stack,
+            }),
+            _ => None,
+        })
+    }
+}
+
+fn find_bytes(hay: &[u8], needle: &[u8]) -> Option<usize> {
+    let first = *needle.first()?;
+    let mut from = 0;
+    while let Some(at) = hay.get(from..)?.iter().position(|b| *b == first) {
+        if hay.get(from + at..)?.starts_with(needle) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
+}
+
+impl Guest {
+    /// Takes over a stopped task. Nothing is changed before the first call.
+    /// Without gates it can be looked at, and every call is refused.
+    pub fn new(task: Stopped, gates: Option<Gates>) -> Result<Self> {
+        Ok(Guest {
+            tid: task.tid(),
+            registers: task.registers()?,
+            mask: task.signal_mask()?,
+            task: Some(task),
+            gates,
+            frame: 0,
+            stop_signal: 0,
+        })
+    }
+
+    /// The registers as they were at the stop.
+    pub fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    /// Ends the calls: the task, stopped, with its own registers and mask.
+    pub fn finish(mut self) -> Result<Stopped> {
+        let mut task = self.task.take().ok_or(Error::Gone { pid: self.tid })?;
+        if self.frame != 0 {
+            // The mask first: dying in between, the task still heals itself through the frame.
+            task.set_signal_mask(self.mask)?;
+            let mut registers = self.registers;
+            arch::resume_call(&mut registers);
+            task.set_registers(&registers)?;
+        }
+        if self.stop_signal != 0 {
+            // SAFETY: no pointers.
+            unsafe { libc::syscall(libc::SYS_tkill, self.tid, self.stop_signal) };
+        }
+        Ok(task)
+    }
+
+    /// The stopped task, for ptrace requests that only look.
+    pub fn task(&self) -> Result<&Stopped> {
+        self.task.as_ref().ok_or(Error::Gone { pid: self.tid })
+    }
+
+    fn gates(&self) -> Result<Gates> {
+        self.gates.ok_or_else(|| Error::Unsupported {
+            what: format!(
+                "the program of task {} has no signal-return code that a remote call could come home by",
+                self.tid
+            ),
+        })
+    }
+
+    fn lay_frame(&mut self) -> Result<()> {
+        let gates = self.gates()?;
+        let xstate = self.task()?.register_set(arch::NT_XSTATE)?;
+        let (bottom, top) = gates.stack;
+        let base = bottom.next_multiple_of(64);
+        let frame_at = (base + SCRATCH).next_multiple_of(64);
+        let mut healed = self.registers;
+        arch::restart_call(&mut healed);
+        let frame = arch::signal_frame(frame_at, &healed, &xstate, self.mask);
+        let end = frame_at + frame.len() as u64;
+        let sp = self.registers.rsp;
+        if end + DISTANCE > top || (sp >= bottom && sp < end + DISTANCE) {
+            return Err(Error::Unsupported {
+                what: format!(
+                    "the main stack of task {} has no {} free bytes at its end for remote calls",
+                    self.tid,
+                    end + DISTANCE - bottom
+                ),
+            });
+        }
+        let mut bytes = gates.sigreturn.to_ne_bytes().to_vec();
+        bytes.extend(frame);
+        vm::write(self.tid, frame_at - 8, &bytes)?;
+        self.frame = frame_at - 8;
+        Ok(())
+    }
+
+    /// Runs to the next stop of the call. All signals are blocked; those that cannot be are put off or passed on.
+    fn next_stop(&mut self, mut running: Running) -> Result<Stopped> {
+        loop {
+            running = match running.wait()? {
+                Event::Syscall(stopped) => return Ok(stopped),
+                Event::Signal(stopped, signal @ (libc::SIGSTOP | libc::SIGTSTP)) => {
+                    self.stop_signal = signal;
+                    stopped.to_syscall(0)?
+                }
+                Event::Signal(stopped, signal) => stopped.to_syscall(signal)?,
+                Event::Stop(stopped)
+                | Event::GroupStop(stopped, _)
+                | Event::Traced(stopped, ..) => stopped.to_syscall(0)?,
+                Event::Gone(_) => return Err(Error::Gone { pid: self.tid }),
+            };
+        }
+    }
+}
+
+impl Caller for Guest {
+    fn tid(&self) -> Pid {
+        self.tid
+    }
+
+    fn call(&mut self, call: Call) -> Result<i64> {
+        let gates = self.gates()?;
+        let first = self.frame == 0;
+        if first {
+            self.lay_frame()?;
+        }
+        let mut task = self.task.take().ok_or(Error::Gone { pid: self.tid })?;
+        let mut registers = self.registers;
+        arch::prepare_guest_call(&mut registers, gates.call, self.frame, call.nr, call.args);
+        task.set_registers(&registers)?;
+        if first {
+            task.set_signal_mask(u64::MAX)?;
+        }
+        let running = task.to_syscall(0)?;
+        let entered = self.next_stop(running)?;
+        let running = entered.to_syscall(0)?;
+        let left = self.next_stop(running)?;
+        let result = arch::result(&left.registers()?);
+        self.task = Some(left);
+        Ok(result)
+    }
+
+    fn scratch(&mut self) -> Result<(u64, usize)> {
+        Ok((
+            self.gates()?.stack.0.next_multiple_of(64),
+            SCRATCH as usize - 64,
+        ))
+    }
+
+    fn read(&mut self, address: u64, into: &mut [u8]) -> Result<()> {
+        vm::read(self.tid, address, into)
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<()> {
+        // Before the frame lies there, the distance to the stack in use is not known to be safe.
+        if self.frame == 0 {
+            self.lay_frame()?;
+        }
+        vm::write(self.tid, address, bytes)
+    }
+}

@@ -1,0 +1,60 @@
+//! The container being taken, as rooms see it: every task stopped, and at hand by descriptor.
+
+use crate::Result;
+use image::ids::Pid;
+use kernel::pidfd::PidFd;
+use kernel::proc::Proc;
+use kernel::remote::Guest;
+use std::collections::HashMap;
+
+/// All live processes of a frozen container.
+#[derive(Debug)]
+pub struct Source {
+    /// Parents before children.
+    pub processes: Vec<SourceProcess>,
+    /// From task ids of ours to those of the container.
+    pub inside: HashMap<kernel::Pid, Pid>,
+}
+
+/// One live process, all of its threads stopped.
+#[derive(Debug)]
+pub struct SourceProcess {
+    /// In our pid namespace: what calls of ours take.
+    pub pid: kernel::Pid,
+    /// In the container's: what records hold.
+    pub inside: Pid,
+    /// Its `/proc/PID`.
+    pub proc: Proc,
+    /// Descriptors are borrowed through it.
+    pub pidfd: PidFd,
+    /// The leader first.
+    pub threads: Vec<SourceThread>,
+}
+
+/// One stopped thread.
+#[derive(Debug)]
+pub struct SourceThread {
+    /// In our pid namespace.
+    pub tid: kernel::Pid,
+    /// In the container's.
+    pub inside: Pid,
+    /// The thread itself: registers by `guest.task()`, remote calls by `guest.call()` where nothing else serves.
+    pub guest: Guest,
+}
+
+impl Source {
+    /// A task id of ours as the container knows it; `None` for a task outside.
+    pub fn inside(&self, pid: kernel::Pid) -> Option<Pid> {
+        self.inside.get(&pid).copied()
+    }
+}
+
+impl SourceProcess {
+    /// Its leader, in which calls for the whole process are made.
+    pub fn leader(&mut self) -> Result<&mut SourceThread> {
+        let pid = self.pid;
+        self.threads
+            .first_mut()
+            .ok_or_else(|| kernel::Error::Gone { pid }.into())
+    }
+}

@@ -1,0 +1,58 @@
+//! The container being rebuilt, as rooms see it: every task stopped, with a stub in its memory.
+
+use crate::{Error, Result};
+use image::ids::{FileId, Pid};
+use kernel::pidfd::PidFd;
+use kernel::proc::Proc;
+use kernel::remote::Stub;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+
+/// A container being rebuilt.
+#[derive(Debug)]
+pub struct Target {
+    /// Its processes, by their pid inside.
+    pub processes: BTreeMap<Pid, TargetProcess>,
+    /// Open file descriptions made so far, on our side; planted into tables later.
+    pub files: HashMap<FileId, OwnedFd>,
+    /// Our pid of the container's first process: its namespaces are `/proc/PID/ns/*`, its root is `/proc/PID/root`.
+    pub root_pid: kernel::Pid,
+}
+
+/// One process being rebuilt.
+#[derive(Debug)]
+pub struct TargetProcess {
+    /// In our pid namespace: what calls of ours take.
+    pub pid: kernel::Pid,
+    /// In the container's: what records hold.
+    pub inside: Pid,
+    /// Its `/proc/PID`.
+    pub proc: Proc,
+    /// For planting descriptors.
+    pub pidfd: PidFd,
+    /// The leader: calls for the whole process are made in it.
+    pub leader: Stub,
+    /// The other threads made so far, by their id inside.
+    pub threads: BTreeMap<Pid, Stub>,
+}
+
+impl Target {
+    /// A process by its pid inside.
+    pub fn process(&mut self, inside: Pid) -> Result<&mut TargetProcess> {
+        self.processes.get_mut(&inside).ok_or_else(|| {
+            Error::Refused(format!(
+                "the image speaks of process {inside}, which is not in its tree"
+            ))
+        })
+    }
+
+    /// Our descriptor for an open file description.
+    pub fn file(&self, id: FileId) -> Result<&OwnedFd> {
+        self.files.get(&id).ok_or_else(|| {
+            Error::Refused(format!(
+                "the image speaks of open file {}, which is not in it",
+                id.0
+            ))
+        })
+    }
+}
