@@ -10,8 +10,10 @@ pub mod proc;
 pub mod ptrace;
 pub mod remote;
 pub mod vm;
+pub mod within;
 
 pub use error::{Error, Result};
+pub use within::{Namespace, within};
 
 /// A process or thread id in *our* pid namespace.
 pub type Pid = i32;
