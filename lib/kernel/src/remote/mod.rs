@@ -9,7 +9,7 @@ mod plant;
 mod recorder;
 mod stub;
 
-pub use guest::Guest;
+pub use guest::{Gates, Guest};
 pub use plant::{Plant, plant};
 pub use recorder::Recorder;
 pub use stub::{STUB_LEN, Stub};
