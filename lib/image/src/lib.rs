@@ -4,9 +4,22 @@
 #![forbid(unsafe_code)]
 
 pub mod bytes;
+mod check;
 pub mod error;
+pub mod format;
+pub mod header;
 pub mod ids;
+mod member;
 pub mod path;
+mod reader;
+mod source;
+mod stream;
 pub mod tree;
+mod writer;
 
-pub use error::Error;
+pub use error::{Error, Result};
+pub use format::{Pages, Range, Space};
+pub use header::Header;
+pub use member::{Member, MemberKind, Segment};
+pub use reader::{Entry, Kind, Reader, Tap};
+pub use writer::{EntryWriter, Writer};
