@@ -5,15 +5,20 @@
 
 pub mod bytes;
 mod check;
+pub mod credentials;
 pub mod error;
 pub mod format;
 pub mod header;
 pub mod ids;
+pub mod limits;
 mod member;
 pub mod path;
 mod reader;
+pub mod signals;
 mod source;
 mod stream;
+pub mod threads;
+pub mod timers;
 pub mod tree;
 mod writer;
 
