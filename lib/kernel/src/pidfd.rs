@@ -43,8 +43,8 @@ impl PidFd {
     /// Sends a signal (`pidfd_send_signal(2)`).
     pub fn signal(&self, signal: i32) -> Result<()> {
         let none = std::ptr::null::<libc::siginfo_t>();
-        // SAFETY: a null siginfo is allowed and means "as kill(2) would".
         check(
+            // SAFETY: a null siginfo is allowed and means "as kill(2) would".
             unsafe {
                 libc::syscall(
                     libc::SYS_pidfd_send_signal,

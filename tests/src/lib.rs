@@ -1,0 +1,1 @@
+//! The frame of the end-to-end tests.
