@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 pub mod bytes;
+pub mod cgroups;
 mod check;
+pub mod container;
 pub mod credentials;
 pub mod error;
 pub mod format;
@@ -12,8 +14,10 @@ pub mod header;
 pub mod ids;
 pub mod limits;
 mod member;
+pub mod namespaces;
 pub mod path;
 mod reader;
+pub mod rootfs;
 pub mod signals;
 mod source;
 mod stream;
