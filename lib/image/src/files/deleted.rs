@@ -1,0 +1,34 @@
+//! Regular files whose name is gone: they live as long as somebody has them open or mapped, and travel whole.
+
+use super::contents::Contents;
+use crate::ids::SharedId;
+use crate::path::Name;
+use serde::{Deserialize, Serialize};
+
+/// One such file (an inode).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deleted {
+    /// What open file descriptions and mappings call it.
+    pub id: SharedId,
+    /// The name it had, from the root of its mount namespace.
+    pub path: Name,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Made by `O_TMPFILE`: it never had a name, and may be given one (open(2)).
+    pub nameless: bool,
+    /// What is in it.
+    pub contents: Contents,
+}
+
+/// An open file description of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Open {
+    /// Which.
+    pub inode: SharedId,
+}

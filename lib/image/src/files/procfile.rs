@@ -1,0 +1,12 @@
+//! Files the kernel makes up: procfs, sysfs, cgroup file systems. Opened again by name, never compared.
+
+use crate::path::Name;
+use serde::{Deserialize, Serialize};
+
+/// Such a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Procfile {
+    /// From the root of its mount namespace.
+    pub path: Name,
+}
