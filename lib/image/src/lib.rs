@@ -21,6 +21,7 @@ pub mod path;
 mod reader;
 pub mod rootfs;
 pub mod signals;
+pub mod sockets;
 mod source;
 mod stream;
 pub mod threads;
