@@ -16,6 +16,7 @@ pub mod ids;
 pub mod limits;
 pub mod locks;
 mod member;
+pub mod memory;
 pub mod namespaces;
 pub mod path;
 mod reader;

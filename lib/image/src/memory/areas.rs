@@ -1,0 +1,295 @@
+//! Areas of an address space (`struct vm_area_struct`, proc_pid_maps(5)) and what they map.
+
+use super::pages::{PAGE, Run};
+use crate::bytes::Bytes;
+use crate::ids::SharedId;
+use crate::path::Name;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::fmt;
+
+/// One area.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Area {
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// `rwx`.
+    pub prot: Prot,
+    /// `MAP_SHARED`: writes are seen by whoever else maps the same.
+    pub shared: bool,
+    /// What lies behind it.
+    pub backing: Backing,
+    /// What the program told the kernel of it, as `VmFlags` of `/proc/PID/smaps` shows it.
+    pub advice: Vec<Advice>,
+    /// The name given by `PR_SET_VMA_ANON_NAME`.
+    pub name: Option<Name>,
+    /// Guard pages (`MADV_GUARD_INSTALL`).
+    pub guards: Vec<Run>,
+    /// Bytes of it that follow in `pages/N` entries.
+    pub resident: u64,
+    /// Of these, bytes that lay in huge pages (`AnonHugePages`).
+    pub huge: u64,
+}
+
+/// What an area maps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Backing {
+    /// Nothing but memory of its own.
+    Anonymous {},
+    /// A file that has a name; private areas hold what was changed in them.
+    File {
+        /// Its place in the list of files.
+        file: u32,
+        /// Where in the file the area starts, in bytes.
+        offset: u64,
+        /// Mapped from a descriptor open for writing, so that a shared area may be made writable (`VM_MAYWRITE`).
+        writable: bool,
+    },
+    /// A memory object of `memory.json`.
+    Shared {
+        /// Which.
+        id: SharedId,
+        /// Where in the object the area starts, in bytes.
+        offset: u64,
+        /// Mapped from a descriptor open for writing.
+        writable: bool,
+    },
+    /// The kernel's code for programs.
+    Vdso {},
+    /// The kernel's clock pages: `[vvar]`, `[vvar_vclock]`.
+    Vvar {},
+}
+
+/// Flags of an area that are neither protection nor mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Advice {
+    /// `gd`: a stack (`MAP_GROWSDOWN`).
+    GrowsDown,
+    /// `nr`: `MAP_NORESERVE`.
+    NoReserve,
+    /// `lo`: `mlock`.
+    Locked,
+    /// `lf`: `mlock2` with `MLOCK_ONFAULT`.
+    LockedOnFault,
+    /// `sr`: `MADV_SEQUENTIAL`.
+    Sequential,
+    /// `rr`: `MADV_RANDOM`.
+    Random,
+    /// `dd`: `MADV_DONTDUMP`.
+    DontDump,
+    /// `dc`: `MADV_DONTFORK`.
+    DontFork,
+    /// `wf`: `MADV_WIPEONFORK`.
+    WipeOnFork,
+    /// `mg`: `MADV_MERGEABLE`.
+    Mergeable,
+    /// `hg`: `MADV_HUGEPAGE`.
+    HugePage,
+    /// `nh`: `MADV_NOHUGEPAGE`.
+    NoHugePage,
+    /// `dp`: `MAP_DROPPABLE`; its pages may vanish at any time and do not travel.
+    Droppable,
+    /// `sl`: `mseal`.
+    Sealed,
+}
+
+/// A file that areas map: its name inside the container, and what shows at restore whether it is still the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Its name inside the container.
+    pub path: Name,
+    /// `st_dev` at the source.
+    pub device: u64,
+    /// `st_ino` at the source.
+    pub inode: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification time: seconds since 1970.
+    pub mtime: i64,
+    /// Modification time: nanoseconds within the second.
+    pub mtime_ns: u32,
+    /// The note `NT_GNU_BUILD_ID` of an ELF file; empty where it has none.
+    pub build_id: Bytes,
+}
+
+/// Protection: read, write, execute, as `PROT_*` bits; written `rwx`, `r--` …
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Prot(pub u8);
+
+impl Prot {
+    /// `PROT_READ`.
+    pub const READ: u8 = 1;
+    /// `PROT_WRITE`.
+    pub const WRITE: u8 = 2;
+    /// `PROT_EXEC`.
+    pub const EXEC: u8 = 4;
+    const LETTERS: [(u8, char); 3] = [(Self::READ, 'r'), (Self::WRITE, 'w'), (Self::EXEC, 'x')];
+
+    /// May be written to.
+    pub fn writable(self) -> bool {
+        self.0 & Self::WRITE != 0
+    }
+
+    /// Reads `rwx`, `r--`, `---`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut letters = text.chars();
+        let mut bits = 0;
+        for (bit, letter) in Self::LETTERS {
+            match letters.next()? {
+                '-' => (),
+                found if found == letter => bits |= bit,
+                _ => return None,
+            }
+        }
+        letters.next().is_none().then_some(Prot(bits))
+    }
+}
+
+impl fmt::Display for Prot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Self::LETTERS.iter().try_for_each(|(bit, letter)| {
+            write!(f, "{}", if self.0 & bit != 0 { *letter } else { '-' })
+        })
+    }
+}
+
+impl fmt::Debug for Prot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Prot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prot {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Prot::parse(&text).ok_or_else(|| de::Error::custom(format!("not a protection: {text:?}")))
+    }
+}
+
+/// First address that is not a program's, on x86-64 with five-level page tables.
+const TOP: u64 = 1 << 56;
+
+impl Area {
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Whether it has no length: never, in a record that was checked.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the program told the kernel this of it.
+    pub fn has(&self, advice: Advice) -> bool {
+        self.advice.contains(&advice)
+    }
+
+    /// Whether its pages may follow in `pages/N` entries.
+    pub fn holds_pages(&self) -> bool {
+        !self.shared && !matches!(self.backing, Backing::Vdso {} | Backing::Vvar {})
+    }
+
+    /// What is wrong with it, if anything is; `files` is the number of files in the list.
+    pub fn check(&self, files: usize) -> Result<(), String> {
+        let (start, end) = (self.start, self.end);
+        let wrong = |what: &str| Err(format!("the area {start:#x}-{end:#x} {what}"));
+        if start >= end || end > TOP || start % PAGE != 0 || end % PAGE != 0 {
+            return wrong("is not one of whole pages below 2^56");
+        }
+        let offset = match self.backing {
+            Backing::Anonymous {} if self.shared => {
+                return wrong("is shared and names no memory object");
+            }
+            Backing::File { file, .. } if file as usize >= files => {
+                return wrong(&format!("maps file {file}, which is not in the list"));
+            }
+            Backing::File { offset, .. } | Backing::Shared { offset, .. } => offset,
+            Backing::Anonymous {} | Backing::Vdso {} | Backing::Vvar {} => 0,
+        };
+        if offset % PAGE != 0 || offset.checked_add(end - start).is_none() {
+            return wrong(&format!("maps from {offset:#x}, which cannot be"));
+        }
+        if self.resident > self.len() || (self.resident > 0 && !self.holds_pages()) {
+            return wrong("says that it has more pages than it can");
+        }
+        if self.guards.iter().any(|run| !run.within(start, end)) {
+            return wrong("has guard pages elsewhere");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn anonymous(start: u64, end: u64) -> Area {
+        Area {
+            start,
+            end,
+            prot: Prot(Prot::READ | Prot::WRITE),
+            shared: false,
+            backing: Backing::Anonymous {},
+            advice: Vec::new(),
+            name: None,
+            guards: Vec::new(),
+            resident: 0,
+            huge: 0,
+        }
+    }
+
+    #[test]
+    fn protections_survive_json() {
+        for text in ["rwx", "r--", "---", "r-x"] {
+            let prot = Prot::parse(text).unwrap();
+            assert_eq!(prot.to_string(), text);
+            let json = serde_json::to_string(&prot).unwrap();
+            assert_eq!(serde_json::from_str::<Prot>(&json).unwrap(), prot);
+        }
+        for text in ["", "rw", "rwxp", "wr-", "xxx"] {
+            assert!(Prot::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn areas_that_cannot_be_are_refused() {
+        assert_eq!(anonymous(0x1000, 0x3000).check(0), Ok(()));
+        let bad: [fn(&mut Area); 7] = [
+            |a| a.end = a.start,
+            |a| a.start += 1,
+            |a| a.end = 1 << 60,
+            |a| a.shared = true,
+            |a| a.resident = 0x3000,
+            |a| {
+                a.guards = vec![Run {
+                    start: 0x3000,
+                    len: 0x1000,
+                }]
+            },
+            |a| {
+                a.backing = Backing::File {
+                    file: 0,
+                    offset: 0,
+                    writable: false,
+                }
+            },
+        ];
+        for (i, spoil) in bad.iter().enumerate() {
+            let mut area = anonymous(0x1000, 0x3000);
+            spoil(&mut area);
+            assert!(area.check(0).is_err(), "{i}");
+        }
+    }
+}
