@@ -109,6 +109,8 @@ pub enum File {
     Memfd(memfd::Open),
     /// pidfd_open(2).
     Pidfd(pidfd::Pidfd),
+    /// A socket.
+    Socket(crate::sockets::Socket),
     /// A file of procfs, sysfs or another file system that the kernel makes up.
     Procfile(procfile::Procfile),
     /// Standard input, output or error whose other side is outside the container.

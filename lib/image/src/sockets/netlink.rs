@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Netlink {
     /// `SOCK_RAW` or `SOCK_DGRAM`, which are the same but for what `SO_TYPE` says.
+    #[serde(rename = "type")]
     pub kind: Kind,
     /// `NETLINK_ROUTE` (0) and so on.
     pub protocol: u8,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Packet {
     /// With or without the link-level header.
+    #[serde(rename = "type")]
     pub kind: Kind,
     /// `ETH_P_*`, in host byte order.
     pub protocol: u16,

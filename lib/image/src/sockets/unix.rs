@@ -13,6 +13,7 @@ pub struct Unix {
     /// Its inode number where it was taken: the name by which other records speak of it.
     pub inode: u64,
     /// Stream, datagram or sequenced packets.
+    #[serde(rename = "type")]
     pub kind: Kind,
     /// What it is bound to; absent where it has no name.
     pub name: Option<Address>,
