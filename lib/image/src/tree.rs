@@ -13,6 +13,9 @@ pub struct Tree {
     pub processes: Vec<Process>,
     /// The highest pid given out, so that the next one is new (`/proc/sys/kernel/ns_last_pid`); own pid namespace only.
     pub last_pid: Option<Pid>,
+    /// A page-aligned address at which every address space of the container has room for the stub that makes remote
+    /// calls while the container is rebuilt.
+    pub stub: u64,
 }
 
 /// One process in the tree.

@@ -43,19 +43,10 @@ impl PidFd {
     /// Sends a signal (`pidfd_send_signal(2)`).
     pub fn signal(&self, signal: i32) -> Result<()> {
         let none = std::ptr::null::<libc::siginfo_t>();
-        check(
-            // SAFETY: a null siginfo is allowed and means "as kill(2) would".
-            unsafe {
-                libc::syscall(
-                    libc::SYS_pidfd_send_signal,
-                    self.fd.as_raw_fd(),
-                    signal,
-                    none,
-                    0,
-                )
-            },
-            || format!("signal {signal} to process {}", self.pid),
-        )?;
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: a null siginfo is allowed and means "as kill(2) would".
+        let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) };
+        check(result, || format!("signal {signal} to process {}", self.pid))?;
         Ok(())
     }
 }

@@ -49,6 +49,15 @@ pub enum Event {
     Gone(i32),
 }
 
+/// What [`Running::poll`] found.
+#[derive(Debug)]
+pub enum Polled {
+    /// An event.
+    Event(Event),
+    /// It still runs.
+    Still(Running),
+}
+
 fn request(request: libc::c_uint, tid: Pid, address: u64, data: u64, name: &str) -> Result<u64> {
     // SAFETY: only requests whose address and data are plain numbers come here.
     let result = unsafe { libc::ptrace(request, tid, address, data) };
@@ -63,18 +72,18 @@ pub fn seize(tid: Pid, options: i32) -> Result<Running> {
 
 /// Waits for any traced task (`__WALL`); `None` when nothing is there to wait for.
 pub fn wait_any() -> Result<Option<(Pid, Event)>> {
-    match wait_status(-1) {
+    match wait_status(-1, 0) {
         Ok((tid, status)) => Ok(Some((tid, event(tid, status)?))),
         Err(Error::Call { errno, .. }) if errno == libc::ECHILD => Ok(None),
         Err(e) => Err(e),
     }
 }
 
-fn wait_status(tid: Pid) -> Result<(Pid, i32)> {
+fn wait_status(tid: Pid, flags: i32) -> Result<(Pid, i32)> {
     let mut status = 0;
     loop {
         // SAFETY: status outlives the call.
-        let found = unsafe { libc::waitpid(tid, &mut status, libc::__WALL) };
+        let found = unsafe { libc::waitpid(tid, &mut status, libc::__WALL | flags) };
         match check(found.into(), || format!("wait for task {tid}")) {
             Ok(tid) => return Ok((tid as Pid, status)),
             Err(Error::Call { errno, .. }) if errno == libc::EINTR => continue,
@@ -115,8 +124,16 @@ impl Running {
 
     /// Waits for its next event.
     pub fn wait(self) -> Result<Event> {
-        let (tid, status) = wait_status(self.tid)?;
+        let (tid, status) = wait_status(self.tid, 0)?;
         event(tid, status)
+    }
+
+    /// Looks whether it has an event, without waiting.
+    pub fn poll(self) -> Result<Polled> {
+        Ok(match wait_status(self.tid, libc::WNOHANG)? {
+            (0, _) => Polled::Still(self),
+            (tid, status) => Polled::Event(event(tid, status)?),
+        })
     }
 
     /// Takes the word of [`wait_any`] or of a parent's event that this traced task runs.

@@ -4,6 +4,7 @@ use crate::{Error, Pid, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub mod family;
 pub mod stat;
 pub mod status;
 

@@ -1,0 +1,272 @@
+//! Stops every task of a container by ptrace, until no new one appears. The stops end with us: whatever happens to
+//! `checkpoint`, the container runs on.
+
+use crate::{Error, Result, Source, SourceProcess, SourceThread};
+use kernel::arch;
+use kernel::pidfd::PidFd;
+use kernel::proc::{Proc, family, stat, status};
+use kernel::ptrace::{self, Event, Polled, Running, Stopped, options};
+use kernel::remote::{Gates, Guest};
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The process is no more.
+const ESRCH: i32 = 3;
+
+/// A container at rest.
+#[derive(Debug)]
+pub struct Frozen {
+    /// Its live processes.
+    pub source: Source,
+    /// Its zombies, by our pid.
+    pub zombies: Vec<stat::Stat>,
+    /// Processes that were stopped by a signal.
+    pub stopped: HashSet<kernel::Pid>,
+}
+
+/// How long a task may take to stop. One that takes longer waits for a child made by vfork, which is stopped itself.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How often a container is let go again, for such a child to get on.
+const ATTEMPTS: usize = 50;
+
+/// Stops `root`, its descendants, and (with `namespace`) all else in that pid namespace, except `spared`: our own
+/// init, which is no part of the container.
+pub fn freeze(
+    root: kernel::Pid,
+    namespace: Option<&Path>,
+    spared: Option<kernel::Pid>,
+) -> Result<Frozen> {
+    for _ in 0..ATTEMPTS {
+        let mut pass = Pass::default();
+        match pass.stop_all(root, namespace, spared)? {
+            Some(family) => return pass.assemble(family),
+            None => pass.let_go()?,
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err(Error::Refused(format!(
+        "process {root} or one of its descendants does not stop: it waits in the kernel without a break; try again later"
+    )))
+}
+
+/// One attempt at stopping everything.
+#[derive(Default)]
+struct Pass {
+    held: HashMap<kernel::Pid, HashMap<kernel::Pid, Stopped>>,
+    late: Vec<Running>,
+    known: HashSet<kernel::Pid>,
+    stopped: HashSet<kernel::Pid>,
+}
+
+impl Pass {
+    /// `None` where a task does not stop in time.
+    fn stop_all(
+        &mut self,
+        root: kernel::Pid,
+        namespace: Option<&Path>,
+        spared: Option<kernel::Pid>,
+    ) -> Result<Option<Vec<stat::Stat>>> {
+        loop {
+            let mut family = family::family(root, namespace)?;
+            family.retain(|process| Some(process.pid) != spared);
+            let mut new = Vec::new();
+            for process in &family {
+                for tid in threads(process) {
+                    if self.known.contains(&tid) {
+                        continue;
+                    }
+                    if let Some(running) = seize(process.pid, tid)? {
+                        self.known.insert(tid);
+                        new.push((process.pid, running));
+                    }
+                }
+            }
+            if new.is_empty() {
+                return Ok(Some(family));
+            }
+            let deadline = Instant::now() + PATIENCE;
+            for (pid, running) in new {
+                match until_stopped(running, Some(deadline))? {
+                    Wait::Stopped(task, by_signal) => {
+                        if by_signal {
+                            self.stopped.insert(pid);
+                        }
+                        self.held.entry(pid).or_default().insert(task.tid(), task);
+                    }
+                    Wait::Late(running) => self.late.push(running),
+                    Wait::Gone => (),
+                }
+            }
+            if !self.late.is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Lets all tasks go on.
+    fn let_go(self) -> Result<()> {
+        for task in self.held.into_values().flat_map(HashMap::into_values) {
+            release(task)?;
+        }
+        for running in self.late {
+            if let Wait::Stopped(task, _) = until_stopped(running, None)? {
+                release(task)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn assemble(mut self, family: Vec<stat::Stat>) -> Result<Frozen> {
+        let (mut processes, mut zombies, mut inside) = (Vec::new(), Vec::new(), HashMap::new());
+        for process in family {
+            if let Some(tasks) = self.held.remove(&process.pid) {
+                processes.push(assemble(process.pid, tasks, &mut inside)?);
+            } else if let Ok(now) = stat::read(process.pid) {
+                // Its state may have changed since the scan that found it: read again, now that nothing moves.
+                let names = status::read(now.pid)?.numbers("NSpid")?;
+                let name = names.last().copied().unwrap_or(now.pid.into());
+                inside.insert(now.pid, name as image::ids::Pid);
+                zombies.push(now);
+            }
+        }
+        Ok(Frozen {
+            source: Source { processes, inside },
+            zombies,
+            stopped: self.stopped,
+        })
+    }
+}
+
+/// Lets a task go in which no call was made.
+fn release(mut task: Stopped) -> kernel::Result<()> {
+    let mut registers = task.registers()?;
+    arch::hide_stop(&mut registers);
+    task.set_registers(&registers)?;
+    task.detach(0)
+}
+
+/// The threads of a process that can be stopped: none of a zombie.
+fn threads(process: &stat::Stat) -> Vec<kernel::Pid> {
+    if process.state == 'Z' || process.state == 'X' {
+        return Vec::new();
+    }
+    Proc::process(process.pid).numbers("task").unwrap_or_default()
+}
+
+/// `None` for a task that ended before it could be stopped.
+fn seize(pid: kernel::Pid, tid: kernel::Pid) -> Result<Option<Running>> {
+    let filtered = status::read_thread(pid, tid)
+        .ok()
+        .and_then(|s| s.number("Seccomp").ok())
+        .is_some_and(|mode| mode != 0);
+    let suspend = if filtered { options::SUSPEND_SECCOMP } else { 0 };
+    match ptrace::seize(tid, options::SYSGOOD | suspend) {
+        Ok(running) => {
+            // ESRCH: it ended in between; the wait says so.
+            let _ = running.interrupt();
+            Ok(Some(running))
+        }
+        Err(e) => {
+            let gone = stat::read(tid).is_ok_and(|s| s.state == 'Z') || !Path::new(&format!("/proc/{tid}")).exists();
+            if gone { Ok(None) } else { Err(e.into()) }
+        }
+    }
+}
+
+enum Wait {
+    /// It stands; `true` where a signal had stopped it already.
+    Stopped(Stopped, bool),
+    Late(Running),
+    Gone,
+}
+
+/// Waits for the stop that was asked for, letting signals on their way be delivered first.
+fn until_stopped(mut running: Running, deadline: Option<Instant>) -> Result<Wait> {
+    loop {
+        let event = match deadline {
+            None => running.wait()?,
+            Some(deadline) => match running.poll()? {
+                Polled::Event(event) => event,
+                Polled::Still(still) if Instant::now() > deadline => return Ok(Wait::Late(still)),
+                Polled::Still(still) => {
+                    running = still;
+                    std::thread::sleep(Duration::from_micros(20));
+                    continue;
+                }
+            },
+        };
+        running = match event {
+            Event::Stop(task) => return Ok(Wait::Stopped(task, false)),
+            Event::GroupStop(task, _) => return Ok(Wait::Stopped(task, true)),
+            Event::Signal(task, signal) => task.resume(signal)?,
+            Event::Syscall(task) | Event::Traced(task, ..) => task.resume(0)?,
+            Event::Gone(_) => return Ok(Wait::Gone),
+        };
+    }
+}
+
+fn assemble(
+    pid: kernel::Pid,
+    mut tasks: HashMap<kernel::Pid, Stopped>,
+    inside: &mut HashMap<kernel::Pid, image::ids::Pid>,
+) -> Result<SourceProcess> {
+    let gates = Gates::find(pid)?;
+    let mut tids: Vec<_> = tasks.keys().copied().collect();
+    tids.sort_unstable_by_key(|tid| (*tid != pid, *tid));
+    let mut threads = Vec::with_capacity(tids.len());
+    for tid in tids {
+        let names = status::read_thread(pid, tid)?.numbers("NSpid")?;
+        let name = names.last().copied().unwrap_or(tid.into()) as image::ids::Pid;
+        inside.insert(tid, name);
+        if let Some(task) = tasks.remove(&tid) {
+            threads.push(SourceThread {
+                tid,
+                inside: name,
+                guest: Guest::new(task, gates)?,
+            });
+        }
+    }
+    Ok(SourceProcess {
+        pid,
+        inside: inside.get(&pid).copied().unwrap_or(pid),
+        proc: Proc::process(pid),
+        pidfd: PidFd::open(pid)?,
+        threads,
+    })
+}
+
+impl Frozen {
+    /// Lets everything run on as if nothing had happened.
+    pub fn thaw(self) -> Result<()> {
+        let mut first_error = None;
+        let threads = self.source.processes.into_iter().flat_map(|p| p.threads);
+        for thread in threads {
+            // One task that died must not keep the others stopped.
+            if let Err(e) = thread.guest.finish().and_then(release) {
+                first_error.get_or_insert(e);
+            }
+        }
+        match first_error {
+            Some(e) if e.raw() != Some(ESRCH) => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the container: every process is killed, children last, and their end awaited.
+    pub fn kill(self) -> Result<()> {
+        for process in &self.source.processes {
+            match process.pidfd.signal(9) {
+                Err(e) if e.raw() != Some(ESRCH) => return Err(e.into()),
+                _ => (),
+            }
+        }
+        for process in self.source.processes {
+            for thread in process.threads {
+                drop(thread);
+            }
+        }
+        while let Ok(Some(_)) = ptrace::wait_any() {}
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! The tree as a record.
+
+use super::freeze::Frozen;
+use super::plan::{OUTSIDE, plan};
+use crate::{Blocker, Error, Result};
+use image::ids::{Pid, SpaceId, TableId};
+use image::tree::{Process, State, Tree};
+use kernel::proc::{stat, status};
+use std::collections::HashMap;
+
+/// What in the tree cannot be taken: found while everything still runs.
+pub fn blockers(processes: &[stat::Stat], namespace_depth: usize) -> Result<Vec<Blocker>> {
+    let mut found = Vec::new();
+    for process in processes {
+        let Ok(status) = status::read(process.pid) else {
+            continue; // it ended meanwhile
+        };
+        let mut say = |what: &str, remedy: &str| {
+            found.push(Blocker {
+                pid: process.pid,
+                place: String::new(),
+                what: what.into(),
+                remedy: remedy.into(),
+            });
+        };
+        if status.numbers("NSpid")?.len() > namespace_depth {
+            say(
+                "it lives in a pid namespace inside the container",
+                "nested pid namespaces are not supported yet",
+            );
+        }
+        if process.state == 'Z' && status.number("Threads").unwrap_or(0) > 1 {
+            say(
+                "its main thread has ended and others run on",
+                "a dead thread group leader is not supported yet",
+            );
+        }
+        if status.number("TracerPid").unwrap_or(0) != 0 {
+            say("it is being traced", "end the debugger or strace on it first");
+        }
+    }
+    Ok(found)
+}
+
+/// Takes the tree. `root` is ours; `last_pid` the newest pid of an own namespace; `stub` a place free in all memories.
+pub fn dump(
+    frozen: &Frozen,
+    root: kernel::Pid,
+    subreapers: &dyn Fn(Pid) -> bool,
+    last_pid: Option<Pid>,
+    stub: u64,
+) -> Result<Tree> {
+    let source = &frozen.source;
+    let mut processes = Vec::new();
+    for (i, process) in source.processes.iter().enumerate() {
+        let state = State::Alive {
+            threads: process.threads.iter().map(|t| t.inside).collect(),
+            space: SpaceId(i as u32),
+            table: TableId(i as u32),
+            stopped: frozen.stopped.contains(&process.pid),
+            subreaper: subreapers(process.inside),
+        };
+        processes.push(shape(frozen, process.pid, state)?);
+    }
+    for zombie in &frozen.zombies {
+        let state = State::Dead {
+            status: zombie.exit_code(),
+            name: zombie.comm.as_str().into(),
+        };
+        processes.push(shape(frozen, zombie.pid, state)?);
+    }
+    let root = source.inside(root).ok_or(kernel::Error::Gone { pid: root })?;
+    let tree = Tree {
+        root,
+        processes: parents_first(processes),
+        last_pid,
+        stub,
+    };
+    // What cannot grow again must be known now, not on the other host.
+    let first = if root == 1 { root } else { OUTSIDE };
+    plan(&tree, first).map_err(|what| {
+        Error::Blocked(vec![Blocker {
+            pid: 0,
+            place: "process tree".into(),
+            what,
+            remedy: "such sessions and groups are not supported yet".into(),
+        }])
+    })?;
+    Ok(tree)
+}
+
+fn shape(frozen: &Frozen, pid: kernel::Pid, state: State) -> Result<Process> {
+    let stat = stat::read(pid)?;
+    let status = status::read(pid)?;
+    let own = |key: &str| -> Result<Pid> {
+        // The last number is the one in the innermost namespace (proc_pid_status(5)).
+        Ok(status.numbers(key)?.last().copied().unwrap_or(0) as Pid)
+    };
+    let inside: std::collections::HashSet<Pid> = frozen.source.inside.values().copied().collect();
+    let (host_group, host_session) = (stat.pgrp(), stat.session());
+    // A number from outside is 0 in an own namespace; in the host's it belongs to nobody in the tree, unless its
+    // founder is gone, which nobody can tell apart from outside: it counts as outside when a process outside bears it.
+    let member = |number: Pid, host: kernel::Pid| {
+        let outside = !inside.contains(&number) && std::path::Path::new(&format!("/proc/{host}")).exists();
+        if outside { OUTSIDE } else { number }
+    };
+    Ok(Process {
+        pid: own("NSpid")?,
+        ppid: frozen.source.inside(stat.ppid()).unwrap_or(OUTSIDE),
+        pgid: member(own("NSpgid")?, host_group),
+        sid: member(own("NSsid")?, host_session),
+        exit_signal: stat.exit_signal(),
+        state,
+    })
+}
+
+/// Sorts parents before children, keeping the order otherwise.
+fn parents_first(processes: Vec<Process>) -> Vec<Process> {
+    let mut children: HashMap<Pid, Vec<Process>> = HashMap::new();
+    let pids: std::collections::HashSet<Pid> = processes.iter().map(|p| p.pid).collect();
+    for process in processes {
+        let parent = if pids.contains(&process.ppid) { process.ppid } else { OUTSIDE };
+        children.entry(parent).or_default().push(process);
+    }
+    let mut sorted = Vec::new();
+    let mut next: Vec<Process> = children.remove(&OUTSIDE).unwrap_or_default();
+    next.reverse();
+    while let Some(process) = next.pop() {
+        if let Some(mut below) = children.remove(&process.pid) {
+            below.reverse();
+            next.extend(below);
+        }
+        sorted.push(process);
+    }
+    sorted
+}
