@@ -46,7 +46,9 @@ impl PidFd {
         let fd = self.fd.as_raw_fd();
         // SAFETY: a null siginfo is allowed and means "as kill(2) would".
         let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) };
-        check(result, || format!("signal {signal} to process {}", self.pid))?;
+        check(result, || {
+            format!("signal {signal} to process {}", self.pid)
+        })?;
         Ok(())
     }
 }

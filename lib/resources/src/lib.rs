@@ -8,6 +8,7 @@
 pub mod error;
 pub mod source;
 pub mod target;
+pub mod tree;
 
 pub use error::{Blocker, Error, Result};
 pub use source::{Source, SourceProcess, SourceThread};

@@ -19,7 +19,10 @@ pub fn family(root: Pid, namespace: Option<&Path>) -> Result<Vec<stat::Stat>> {
     }
     let mut starts = VecDeque::from([root]);
     if let Some(namespace) = namespace {
-        starts.extend(all.keys().filter(|pid| pid_namespace(**pid).as_deref() == Some(namespace)));
+        starts.extend(
+            all.keys()
+                .filter(|pid| pid_namespace(**pid).as_deref() == Some(namespace)),
+        );
     }
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
     while let Some(start) = starts.pop_front() {
@@ -46,7 +49,10 @@ mod tests {
 
     #[test]
     fn a_child_is_found_under_its_parent() {
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
         let us = std::process::id() as Pid;
         let found = family(us, None).unwrap();
         assert_eq!(found.first().map(|s| s.pid), Some(us));

@@ -4,6 +4,7 @@
 
 use crate::{Error, Pid, Result};
 
+pub mod call;
 mod guest;
 mod plant;
 mod recorder;

@@ -151,7 +151,9 @@ fn threads(process: &stat::Stat) -> Vec<kernel::Pid> {
     if process.state == 'Z' || process.state == 'X' {
         return Vec::new();
     }
-    Proc::process(process.pid).numbers("task").unwrap_or_default()
+    Proc::process(process.pid)
+        .numbers("task")
+        .unwrap_or_default()
 }
 
 /// `None` for a task that ended before it could be stopped.
@@ -160,7 +162,11 @@ fn seize(pid: kernel::Pid, tid: kernel::Pid) -> Result<Option<Running>> {
         .ok()
         .and_then(|s| s.number("Seccomp").ok())
         .is_some_and(|mode| mode != 0);
-    let suspend = if filtered { options::SUSPEND_SECCOMP } else { 0 };
+    let suspend = if filtered {
+        options::SUSPEND_SECCOMP
+    } else {
+        0
+    };
     match ptrace::seize(tid, options::SYSGOOD | suspend) {
         Ok(running) => {
             // ESRCH: it ended in between; the wait says so.
@@ -168,7 +174,8 @@ fn seize(pid: kernel::Pid, tid: kernel::Pid) -> Result<Option<Running>> {
             Ok(Some(running))
         }
         Err(e) => {
-            let gone = stat::read(tid).is_ok_and(|s| s.state == 'Z') || !Path::new(&format!("/proc/{tid}")).exists();
+            let gone = stat::read(tid).is_ok_and(|s| s.state == 'Z')
+                || !Path::new(&format!("/proc/{tid}")).exists();
             if gone { Ok(None) } else { Err(e.into()) }
         }
     }

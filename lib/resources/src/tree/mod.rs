@@ -1,11 +1,11 @@
 //! The task tree: who belongs to the container, in which order it is stopped, and how the same tree grows again.
 
-mod forks;
 mod freeze;
 mod grow;
 mod plan;
 mod take;
 
 pub use freeze::{Frozen, freeze};
-pub use grow::grow;
+pub use grow::{Grown, grow};
+pub use plan::OUTSIDE;
 pub use take::{blockers, dump};

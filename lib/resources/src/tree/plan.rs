@@ -92,7 +92,9 @@ impl<'a> Planner<'a> {
         let children = self.children.remove(&pid).unwrap_or_default();
         let wanted = self.by_pid.get(&pid).map_or(OUTSIDE, |p| p.sid);
         if let Some(Process {
-            state: State::Alive { subreaper: true, .. },
+            state: State::Alive {
+                subreaper: true, ..
+            },
             ..
         }) = self.by_pid.get(&pid)
         {
@@ -238,7 +240,9 @@ impl<'a> Planner<'a> {
                 None => return OUTSIDE,
             }
             match self.by_pid.get(&at).map(|p| &p.state) {
-                Some(State::Alive { subreaper: true, .. }) => return at,
+                Some(State::Alive {
+                    subreaper: true, ..
+                }) => return at,
                 Some(_) if at == 1 => return at,
                 Some(_) => (),
                 None => return OUTSIDE,
@@ -269,7 +273,9 @@ impl<'a> Planner<'a> {
         for process in members {
             let (pid, pgid) = (process.pid, process.pgid);
             if pgid == OUTSIDE || self.session.get(&pid) == Some(&pid) {
-                return Err(format!("process {pid} cannot be put back into process group {pgid}"));
+                return Err(format!(
+                    "process {pid} cannot be put back into process group {pgid}"
+                ));
             }
             if !self.session.contains_key(&pgid) {
                 self.steps.push(Step::Fork {
@@ -284,7 +290,9 @@ impl<'a> Planner<'a> {
                 self.stand_ins.push((pgid, pid));
             }
             if self.session[&pgid] != self.session[&pid] {
-                return Err(format!("process {pid} is in group {pgid} of another session"));
+                return Err(format!(
+                    "process {pid} is in group {pgid} of another session"
+                ));
             }
             self.steps.push(Step::Setpgid { pid, pgid });
             self.group.insert(pid, pgid);
@@ -346,7 +354,14 @@ mod tests {
 
     #[test]
     fn a_shell_pipeline_gets_its_group() {
-        let shell = tree(1, vec![process(1, 0, 1, 1), process(5, 1, 5, 1), process(6, 1, 5, 1)]);
+        let shell = tree(
+            1,
+            vec![
+                process(1, 0, 1, 1),
+                process(5, 1, 5, 1),
+                process(6, 1, 5, 1),
+            ],
+        );
         assert_eq!(
             plan(&shell, 1).unwrap(),
             [
@@ -382,14 +397,28 @@ mod tests {
     #[test]
     fn a_child_older_than_its_parents_session_is_forked_before_setsid() {
         let tree = tree(3, vec![process(3, 0, 3, 3), process(4, 3, 0, 0)]);
-        assert_eq!(plan(&tree, 3).unwrap(), [fork(3, 4), Step::Setsid { pid: 3 }]);
+        assert_eq!(
+            plan(&tree, 3).unwrap(),
+            [fork(3, 4), Step::Setsid { pid: 3 }]
+        );
     }
 
     #[test]
     fn an_orphan_of_a_living_leader_falls_to_init() {
-        let tree = tree(1, vec![process(1, 0, 1, 1), process(5, 1, 5, 5), process(7, 1, 5, 5)]);
+        let tree = tree(
+            1,
+            vec![
+                process(1, 0, 1, 1),
+                process(5, 1, 5, 5),
+                process(7, 1, 5, 5),
+            ],
+        );
         let steps = plan(&tree, 1).unwrap();
-        assert!(steps.windows(3).any(|w| w == [fork(5, 2), fork(2, 7), Step::End { pid: 2, parent: 5 }]));
+        assert!(
+            steps
+                .windows(3)
+                .any(|w| w == [fork(5, 2), fork(2, 7), Step::End { pid: 2, parent: 5 }])
+        );
     }
 
     #[test]
@@ -418,7 +447,14 @@ mod tests {
         assert!(plan(&missing, 1).is_err());
         let twice = tree(1, vec![process(1, 0, 1, 1), process(1, 0, 1, 1)]);
         assert!(plan(&twice, 1).is_err());
-        let cycle = tree(1, vec![process(1, 0, 1, 1), process(5, 6, 1, 1), process(6, 5, 1, 1)]);
+        let cycle = tree(
+            1,
+            vec![
+                process(1, 0, 1, 1),
+                process(5, 6, 1, 1),
+                process(6, 5, 1, 1),
+            ],
+        );
         assert!(plan(&cycle, 1).is_err());
     }
 }

@@ -36,7 +36,10 @@ pub fn blockers(processes: &[stat::Stat], namespace_depth: usize) -> Result<Vec<
             );
         }
         if status.number("TracerPid").unwrap_or(0) != 0 {
-            say("it is being traced", "end the debugger or strace on it first");
+            say(
+                "it is being traced",
+                "end the debugger or strace on it first",
+            );
         }
     }
     Ok(found)
@@ -69,7 +72,9 @@ pub fn dump(
         };
         processes.push(shape(frozen, zombie.pid, state)?);
     }
-    let root = source.inside(root).ok_or(kernel::Error::Gone { pid: root })?;
+    let root = source
+        .inside(root)
+        .ok_or(kernel::Error::Gone { pid: root })?;
     let tree = Tree {
         root,
         processes: parents_first(processes),
@@ -101,7 +106,8 @@ fn shape(frozen: &Frozen, pid: kernel::Pid, state: State) -> Result<Process> {
     // A number from outside is 0 in an own namespace; in the host's it belongs to nobody in the tree, unless its
     // founder is gone, which nobody can tell apart from outside: it counts as outside when a process outside bears it.
     let member = |number: Pid, host: kernel::Pid| {
-        let outside = !inside.contains(&number) && std::path::Path::new(&format!("/proc/{host}")).exists();
+        let outside =
+            !inside.contains(&number) && std::path::Path::new(&format!("/proc/{host}")).exists();
         if outside { OUTSIDE } else { number }
     };
     Ok(Process {
@@ -119,7 +125,11 @@ fn parents_first(processes: Vec<Process>) -> Vec<Process> {
     let mut children: HashMap<Pid, Vec<Process>> = HashMap::new();
     let pids: std::collections::HashSet<Pid> = processes.iter().map(|p| p.pid).collect();
     for process in processes {
-        let parent = if pids.contains(&process.ppid) { process.ppid } else { OUTSIDE };
+        let parent = if pids.contains(&process.ppid) {
+            process.ppid
+        } else {
+            OUTSIDE
+        };
         children.entry(parent).or_default().push(process);
     }
     let mut sorted = Vec::new();

@@ -1,0 +1,153 @@
+//! The tree grows again: every step of the plan made by remote calls in the task that has to make it.
+
+use super::plan::{OUTSIDE, Step, plan};
+use crate::{Error, Result, TargetProcess};
+use image::ids::Pid;
+use image::tree::{State, Tree};
+use kernel::pidfd::PidFd;
+use kernel::proc::Proc;
+use kernel::remote::{Call, Caller, Stub, call};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A tree as high as it was.
+#[derive(Debug)]
+pub struct Grown {
+    /// Its live processes, each with one thread, the memory of the first, and a stub in it.
+    pub processes: BTreeMap<Pid, TargetProcess>,
+    /// The first process, where it is our own init and no part of the image.
+    pub init: Option<Stub>,
+}
+
+/// How long a pid may stay taken by a process that has just ended and waits to be reaped.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Grows `tree` from its first process: the root itself, or our own init.
+pub fn grow(tree: &Tree, first: Stub, first_is_root: bool) -> Result<Grown> {
+    let start = if first_is_root { tree.root } else { OUTSIDE };
+    let steps = plan(tree, start).map_err(Error::Refused)?;
+    let mut tasks = BTreeMap::from([(start, first)]);
+    for step in steps {
+        make(&mut tasks, tree, step)?;
+    }
+    let init = if first_is_root {
+        None
+    } else {
+        tasks.remove(&OUTSIDE)
+    };
+    let mut processes = BTreeMap::new();
+    for (inside, leader) in tasks {
+        let pid = leader.tid();
+        processes.insert(
+            inside,
+            TargetProcess {
+                pid,
+                inside,
+                proc: Proc::process(pid),
+                pidfd: PidFd::open(pid)?,
+                leader,
+                threads: BTreeMap::new(),
+            },
+        );
+    }
+    Ok(Grown { processes, init })
+}
+
+fn make(tasks: &mut BTreeMap<Pid, Stub>, tree: &Tree, step: Step) -> Result<()> {
+    match step {
+        Step::Fork {
+            creator,
+            child,
+            sibling,
+            exit_signal,
+        } => {
+            let stub = fork(task(tasks, creator)?, child, sibling, exit_signal)?;
+            tasks.insert(child, stub);
+        }
+        Step::Setsid { pid } => {
+            task(tasks, pid)?.must("setsid", call::setsid())?;
+        }
+        Step::Setpgid { pid, pgid } => {
+            task(tasks, pid)?.must(&format!("setpgid {pgid}"), call::setpgid(0, pgid))?;
+        }
+        Step::Subreaper { pid } => {
+            task(tasks, pid)?.must("PR_SET_CHILD_SUBREAPER", call::set_child_subreaper())?;
+        }
+        Step::End { pid, parent } => {
+            take(tasks, pid)?.last_call(call::exit_group(0))?;
+            task(tasks, parent)?.must(&format!("wait for {pid}"), call::wait4(pid))?;
+        }
+        Step::Die { pid } => die(take(tasks, pid)?, tree, pid)?,
+    }
+    Ok(())
+}
+
+fn task(tasks: &mut BTreeMap<Pid, Stub>, pid: Pid) -> Result<&mut Stub> {
+    tasks
+        .get_mut(&pid)
+        .ok_or_else(|| Error::Refused(format!("process {pid} is needed and not there")))
+}
+
+fn take(tasks: &mut BTreeMap<Pid, Stub>, pid: Pid) -> Result<Stub> {
+    tasks
+        .remove(&pid)
+        .ok_or_else(|| Error::Refused(format!("process {pid} is to end and not there")))
+}
+
+/// `clone3` with the pid chosen. A pid of a process that has just been killed stays taken until its parent reaps it.
+fn fork(creator: &mut Stub, pid: Pid, sibling: bool, exit_signal: i32) -> Result<Stub> {
+    // The kernel takes a sibling's exit signal from its creator, and wants none given (kernel/fork.c).
+    let (flags, exit_signal) = if sibling {
+        (call::CLONE_PARENT, 0)
+    } else {
+        (0, exit_signal.max(0))
+    };
+    let (at, _) = creator.scratch()?;
+    let (call, arguments) = call::clone3(at, flags, exit_signal, &[pid]);
+    creator.write(at, &arguments)?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match creator.fork(&format!("fork with pid {pid}"), call) {
+            Ok((_, stub)) => return Ok(stub),
+            Err(e) if e.raw() == Some(call::EEXIST) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(e) if e.raw() == Some(call::EEXIST) => {
+                return Err(Error::Name(format!(
+                    "pid {pid} is taken on this host: give the container a pid namespace of its own with -n NAME"
+                )));
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Ends as the zombie had ended.
+fn die(mut stub: Stub, tree: &Tree, pid: Pid) -> Result<()> {
+    let state = tree
+        .processes
+        .iter()
+        .find(|p| p.pid == pid)
+        .map(|p| &p.state);
+    let Some(State::Dead { status, name }) = state else {
+        return Err(Error::Refused(format!("process {pid} is no zombie")));
+    };
+    let mut comm = name.0.clone();
+    comm.truncate(15);
+    comm.push(0);
+    let at = stub.put(&comm)?;
+    stub.must("PR_SET_NAME", call::set_name(at))?;
+    let signal = status & 0x7f;
+    let last: Call = if signal == 0 {
+        call::exit_group(status >> 8 & 0xff)
+    } else {
+        // No core file for a death that is only repeated.
+        stub.must("PR_SET_DUMPABLE", call::set_dumpable(0))?;
+        stub.put(&[0; 32])?;
+        stub.call(call::sigaction(signal, at))?;
+        stub.task()?.set_signal_mask(0)?;
+        call::kill(pid, signal)
+    };
+    stub.last_call(last)?;
+    Ok(())
+}
