@@ -19,6 +19,7 @@ mod member;
 pub mod memory;
 pub mod namespaces;
 pub mod path;
+pub mod process;
 mod reader;
 pub mod rootfs;
 pub mod signals;
