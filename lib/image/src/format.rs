@@ -23,8 +23,8 @@ pub const MAX_CONTENT: u64 = 1 << 47;
 pub const MAX_SEGMENTS: usize = 1 << 16;
 /// Most entries outside file trees.
 pub const MAX_ENTRIES: usize = 1 << 20;
-/// Most bytes of a path, and of a link's target (PATH_MAX).
-pub const MAX_PATH: usize = 4096;
+/// Most bytes of a path, and of a link's target (PATH_MAX, less the zero that ends it).
+pub const MAX_PATH: usize = 4095;
 /// Most bytes of one component of a path (NAME_MAX).
 pub const MAX_NAME: usize = 255;
 
@@ -101,7 +101,7 @@ pub(crate) fn check_path(path: &[u8]) -> Result<(), &'static str> {
         return Err("the path is empty");
     }
     if path.len() > MAX_PATH {
-        return Err("the path is longer than 4096 bytes");
+        return Err("the path is longer than 4095 bytes");
     }
     if path.starts_with(b"/") {
         return Err("the path is absolute");

@@ -1,6 +1,7 @@
 //! Reads an image in whatever form it comes, and believes nothing of it until its end was checked.
 
 use crate::check::{Book, End, Place};
+use crate::directory::DirectoryReader;
 use crate::error::{Error, Fault, Result};
 use crate::format::{BLOCK, END, HEADER, Pages, VERSION, escape};
 use crate::header::{Header, Versioned};
@@ -10,6 +11,7 @@ use crate::stream;
 use serde::de::DeserializeOwned;
 use std::io::{self, BufRead, Cursor, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
 /// First bytes of a zstd frame.
@@ -25,7 +27,7 @@ pub struct Reader {
     book: Book,
     header: Option<Header>,
     /// The first entry's bytes, until a tap was set or the next entry asked for.
-    first: Vec<(Part, Vec<u8>)>,
+    first: Option<Whole>,
     tap: Option<Box<dyn Tap>>,
     /// What the tap said where it could not be returned.
     tap_error: Option<Error>,
@@ -35,14 +37,19 @@ pub struct Reader {
     finished: Option<bool>,
 }
 
-/// Gets every byte of an image as it is read, and its last ones only when all was found right.
+/// Gets every byte of an image as it is read, and its last entry only when all was found right.
+///
+/// For each entry: its [`start`](Tap::start), its header as frame, its content, its padding as
+/// frame, its [`end`](Tap::end).
 pub trait Tap: Send {
+    /// An entry starts.
+    fn start(&mut self, member: &Member) -> Result<()>;
     /// Headers and padding.
     fn frame(&mut self, bytes: &[u8]) -> Result<()>;
-    /// Content of the current entry.
+    /// Content of the current entry; a sparse file's map comes first, in one piece.
     fn content(&mut self, bytes: &[u8]) -> Result<()>;
-    /// The entry that started at `offset`, with `size` bytes of content, is complete.
-    fn entry(&mut self, path: &str, offset: u64, size: u64) -> Result<()>;
+    /// The entry that started at `offset` is complete, with `size` bytes of content.
+    fn end(&mut self, path: &str, offset: u64, size: u64) -> Result<()>;
 }
 
 struct Current {
@@ -99,29 +106,32 @@ impl Reader {
         Err(Error::Unrecognised { what })
     }
 
-    pub(crate) fn start(source: Box<dyn Source>) -> Result<Reader> {
+    /// Opens the directory form of an image.
+    pub fn open_directory(directory: &Path) -> Result<Reader> {
+        let read = DirectoryReader::open(directory)?;
+        Reader::start(Box::new(Plain::new(read)))
+    }
+
+    fn start(source: Box<dyn Source>) -> Result<Reader> {
         let mut reader = Reader {
             source,
             fast: Xxh3::new(),
             offset: 0,
             book: Book::default(),
             header: None,
-            first: Vec::new(),
+            first: None,
             tap: None,
             tap_error: None,
             entry: None,
             path: HEADER.to_owned(),
             finished: None,
         };
-        let mut first = Vec::new();
         let head = reader.decode_head()?;
         reader.fast.update(&head.raw);
         let current = reader.enter(head.decoded, head.at)?;
-        first.push((Part::Frame, head.raw));
         if current.content > MAX_HEADER {
-            return Err(
-                reader.damaged(format!("{} bytes are absurd for a header", current.content))
-            );
+            let what = format!("{} bytes are absurd for a header", current.content);
+            return Err(reader.damaged(what));
         }
         let json = reader.exactly(current.content, Part::Content)?;
         reader.fast.update(&json);
@@ -129,9 +139,12 @@ impl Reader {
         reader.fast.update(&padding);
         reader.source.entry(HEADER, 0, current.content);
         reader.header = Some(reader.parse_header(&json)?);
-        first.push((Part::Content, json));
-        first.push((Part::Frame, padding));
-        reader.first = first;
+        reader.first = Some(Whole {
+            member: current.member,
+            head: head.raw,
+            json,
+            padding,
+        });
         Ok(reader)
     }
 
@@ -146,17 +159,9 @@ impl Reader {
 
     /// Hands every byte of the image to `tap`. To be called before the first [`next`](Reader::next).
     pub fn set_tap(&mut self, mut tap: Box<dyn Tap>) -> Result<()> {
-        let mut size = 0;
-        for (part, bytes) in self.first.drain(..) {
-            match part {
-                Part::Frame => tap.frame(&bytes)?,
-                Part::Content => {
-                    size = bytes.len() as u64;
-                    tap.content(&bytes)?;
-                }
-            }
+        if let Some(first) = self.first.take() {
+            first.tap(HEADER, 0, tap.as_mut())?;
         }
-        tap.entry(HEADER, 0, size)?;
         self.tap = Some(tap);
         Ok(())
     }
@@ -167,7 +172,7 @@ impl Reader {
         if self.finished.is_some() {
             return Ok(None);
         }
-        self.first.clear();
+        self.first = None;
         self.leave()?;
         let Some(current) = self.header_or_end()? else {
             return Ok(None);
@@ -250,7 +255,7 @@ impl Reader {
         self.source
             .entry(&self.path, current.offset, current.content);
         if let Some(tap) = &mut self.tap {
-            tap.entry(&self.path, current.offset, current.content)?;
+            tap.end(&self.path, current.offset, current.content)?;
         }
         Ok(())
     }
@@ -283,32 +288,22 @@ impl Reader {
         let before = self.fast.digest128();
         let current = self.enter(head.decoded, head.at)?;
         if self.path == END {
-            let mut tail = vec![(Part::Frame, head.raw)];
-            self.end(current.content, head.at, before, &mut tail)?;
-            for (part, bytes) in &tail {
-                self.account(bytes, *part)?;
-                if let (Part::Content, Some(tap)) = (part, &mut self.tap) {
-                    tap.entry(END, head.at, current.content)?;
-                }
-            }
+            self.end(current, head.raw, before)?;
             return Ok(None);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.start(&current.member)?;
         }
         self.account(&head.raw, Part::Frame)?;
         self.account(&head.map, Part::Content)?;
         Ok(Some(current))
     }
 
-    /// Reads the end record and what must follow it, and compares.
-    fn end(
-        &mut self,
-        size: u64,
-        at: u64,
-        fast: u128,
-        tail: &mut Vec<(Part, Vec<u8>)>,
-    ) -> Result<()> {
+    /// Reads the end record and what must follow it, compares, and only then passes it on.
+    fn end(&mut self, current: Current, head: Vec<u8>, fast: u128) -> Result<()> {
+        let (at, size) = (current.offset, current.content);
         let json = self.exactly(size, Part::Content)?;
         let end: End = self.parse(&json)?;
-        tail.push((Part::Content, json));
         let entries = self.book.entries() - 1;
         if end.entries != entries || end.bytes != at {
             return Err(self.damaged(format!(
@@ -324,18 +319,28 @@ impl Reader {
             )));
         }
         let padding = self.padding(size)?;
-        // The entry ends with its padding; the two blocks of zeros are the end of the tar stream.
         self.source.entry(END, at, size);
+        // The end of a tar stream.
         let last = self.exactly(2 * BLOCK as u64, Part::Frame)?;
         if last.iter().any(|byte| *byte != 0) {
             return Err(self.damaged("something follows the end record"));
         }
-        tail.push((Part::Frame, padding));
-        tail.push((Part::Frame, last));
-        match self.source.finish() {
-            Ok(sealed) => self.finished = Some(sealed),
+        let sealed = match self.source.finish() {
+            Ok(sealed) => sealed,
             Err(fault) => return Err(self.fault(fault)),
+        };
+        if let Some(tap) = &mut self.tap {
+            let member = current.member;
+            Whole {
+                member,
+                head,
+                json,
+                padding,
+            }
+            .tap(END, at, tap.as_mut())?;
+            tap.frame(&last)?;
         }
+        self.finished = Some(sealed);
         Ok(())
     }
 
@@ -488,6 +493,24 @@ impl Reader {
             Fault::At(error) => error,
             Fault::Read(error) => Error::Read(error),
         }
+    }
+}
+
+/// An entry that is small enough to be kept.
+struct Whole {
+    member: Member,
+    head: Vec<u8>,
+    json: Vec<u8>,
+    padding: Vec<u8>,
+}
+
+impl Whole {
+    fn tap(self, path: &str, offset: u64, tap: &mut dyn Tap) -> Result<()> {
+        tap.start(&self.member)?;
+        tap.frame(&self.head)?;
+        tap.content(&self.json)?;
+        tap.frame(&self.padding)?;
+        tap.end(path, offset, self.json.len() as u64)
     }
 }
 

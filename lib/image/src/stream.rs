@@ -36,6 +36,14 @@ pub(crate) fn padding(len: u64) -> usize {
     if over == 0 { 0 } else { BLOCK - over }
 }
 
+/// Bytes of the map before a sparse member's segments; 0 for every other member.
+pub(crate) fn map_len(member: &Member) -> Result<usize, String> {
+    match &member.kind {
+        MemberKind::Sparse { size, segments } => Ok(encode_map(*size, segments)?.len()),
+        _ => Ok(0),
+    }
+}
+
 /// The one encoding of `member` at `offset` of the image; with `aligned` its content starts on a page.
 pub(crate) fn encode(member: &Member, offset: u64, aligned: bool) -> Result<Blocks, String> {
     let path = member.path.as_os_str().as_bytes();

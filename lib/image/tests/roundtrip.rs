@@ -2,11 +2,15 @@
 
 use image::format::PAGE;
 use image::header::Header;
-use image::{Error, Kind, Member, MemberKind, Pages, Range, Reader, Segment, Space, Writer};
+use image::{
+    DirectoryWriter, Error, Kind, Member, MemberKind, Pages, Range, Reader, Segment, Space, Tap,
+    Writer,
+};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 fn header() -> Header {
     let mut header = Header::new("test 0", "web", "4711");
@@ -269,5 +273,103 @@ fn the_writer_refuses_what_the_reader_would() {
             .member(&member("rootfs", MemberKind::Directory))
             .is_err(),
         "a second root"
+    );
+}
+
+#[test]
+fn an_image_and_its_directory_are_made_from_each_other_byte_for_byte() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("web");
+    let mut reader = Reader::open(Cursor::new(sample())).unwrap();
+    reader
+        .set_tap(Box::new(DirectoryWriter::create(&directory).unwrap()))
+        .unwrap();
+    while reader.next().unwrap().is_some() {}
+    assert_eq!(
+        std::fs::read(directory.join("rootfs/etc/passwd")).unwrap(),
+        b"root\n"
+    );
+    assert!(
+        !directory.join("rootfs/z1").exists(),
+        "links are lines of the manifest only"
+    );
+    let mut again = Reader::open_directory(&directory).unwrap();
+    let copy = Arc::new(Mutex::new(Vec::new()));
+    again.set_tap(Box::new(Copy(copy.clone()))).unwrap();
+    while again.next().unwrap().is_some() {}
+    assert!(*copy.lock().unwrap() == sample());
+}
+
+struct Copy(Arc<Mutex<Vec<u8>>>);
+
+impl Tap for Copy {
+    fn start(&mut self, _member: &Member) -> image::Result<()> {
+        Ok(())
+    }
+    fn frame(&mut self, bytes: &[u8]) -> image::Result<()> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(())
+    }
+    fn content(&mut self, bytes: &[u8]) -> image::Result<()> {
+        self.frame(bytes)
+    }
+    fn end(&mut self, _path: &str, _offset: u64, _size: u64) -> image::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_directory_whose_image_was_bad_is_taken_away() {
+    let place = tempfile::tempdir().unwrap();
+    let mut image = sample();
+    let last = image.len() - 1;
+    image[last] = 1;
+    for made_before in [false, true] {
+        let directory = place.path().join("web");
+        if made_before {
+            std::fs::create_dir(&directory).unwrap();
+        }
+        let mut reader = Reader::open(Cursor::new(image.clone())).unwrap();
+        reader
+            .set_tap(Box::new(DirectoryWriter::create(&directory).unwrap()))
+            .unwrap();
+        let error = loop {
+            match reader.next() {
+                Ok(entry) => assert!(entry.is_some(), "the end was believed"),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.is_bad_archive());
+        drop(reader);
+        assert_eq!(directory.exists(), made_before);
+        if made_before {
+            assert_eq!(directory.read_dir().unwrap().count(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_symbolic_link_in_a_directory_leads_nowhere() {
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("web");
+    let mut reader = Reader::open(Cursor::new(sample())).unwrap();
+    reader
+        .set_tap(Box::new(DirectoryWriter::create(&directory).unwrap()))
+        .unwrap();
+    while reader.next().unwrap().is_some() {}
+    let outside = place.path().join("outside");
+    std::fs::write(&outside, "abc").unwrap();
+    std::fs::remove_file(directory.join("data/17")).unwrap();
+    std::os::unix::fs::symlink(&outside, directory.join("data/17")).unwrap();
+    let mut reader = Reader::open_directory(&directory).unwrap();
+    let error = loop {
+        match reader.next() {
+            Ok(entry) => assert!(entry.is_some(), "the link was followed"),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(&error, Error::Damaged { entry, .. } if entry == "data/17"),
+        "{error}"
     );
 }

@@ -1,0 +1,91 @@
+//! The command line: what every tool accepts, and the way from `main` to the exit code.
+
+use crate::exit::Exit;
+use clap::{CommandFactory, Parser};
+use std::fmt::Display;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Options that every tool has.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Common {
+    /// Say more on standard error; twice, say most
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Say nothing on standard error but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Write timings (microseconds) and counts as JSON to FILE
+    #[arg(long, value_name = "FILE")]
+    pub stats: Option<PathBuf>,
+}
+
+impl Common {
+    /// Says something on standard error with `-v`.
+    pub fn say(&self, words: impl Display) {
+        if self.verbose > 0 {
+            let _ = writeln!(std::io::stderr(), "{words}");
+        }
+    }
+
+    /// Says something on standard error with `-vv`.
+    pub fn say_more(&self, words: impl Display) {
+        if self.verbose > 1 {
+            let _ = writeln!(std::io::stderr(), "{words}");
+        }
+    }
+}
+
+/// Parses the command line, runs the tool, and says what went wrong.
+///
+/// `--man` and `--completions SHELL`, as the only arguments, print what `make install` installs.
+pub fn main<A: Parser>(run: impl FnOnce(A) -> anyhow::Result<Exit>) -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let words: Vec<_> = arguments.iter().skip(1).map(|word| word.to_str()).collect();
+    let printed = match words.as_slice() {
+        [Some("--man")] => Some(man::<A>()),
+        [Some("--completions"), Some(shell)] => completions::<A>(shell),
+        _ => None,
+    };
+    if let Some(text) = printed {
+        let written = std::io::stdout().write_all(&text);
+        return end::<A>(written.map(|()| Exit::Done).map_err(Into::into));
+    }
+    match A::try_parse_from(arguments) {
+        Ok(arguments) => end::<A>(run(arguments)),
+        Err(error) => {
+            let printed = error.print();
+            if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                end::<A>(printed.map(|()| Exit::Done).map_err(Into::into))
+            }
+        }
+    }
+}
+
+fn end<A: Parser>(result: anyhow::Result<Exit>) -> ExitCode {
+    let exit = result.unwrap_or_else(|error| {
+        let name = A::command().get_name().to_owned();
+        // Standard error may be gone; the exit code is not.
+        let _ = writeln!(std::io::stderr(), "{name}: {error:#}");
+        Exit::of(&error)
+    });
+    exit.into()
+}
+
+fn man<A: CommandFactory>() -> Vec<u8> {
+    let mut text = Vec::new();
+    // Writing to memory does not fail.
+    let _ = clap_mangen::Man::new(A::command()).render(&mut text);
+    text
+}
+
+fn completions<A: CommandFactory>(shell: &str) -> Option<Vec<u8>> {
+    let shell: clap_complete::Shell = shell.parse().ok()?;
+    let mut command = A::command();
+    let (name, mut text) = (command.get_name().to_owned(), Vec::new());
+    clap_complete::generate(shell, &mut command, name, &mut text);
+    Some(text)
+}
