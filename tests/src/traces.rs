@@ -1,0 +1,96 @@
+//! What a tool may leave behind in a host: processes, mounts, namespaces, links, routes, cgroups, files. Taken before
+//! and after a failure, both must be the same.
+
+use crate::Host;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Everything found, each as a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces(BTreeSet<String>);
+
+impl Traces {
+    /// Looks a host over.
+    pub fn of(host: &Host) -> Self {
+        let mut found = BTreeSet::new();
+        for pid in host.pids() {
+            let at = host.proc().join(pid.to_string());
+            let Ok(name) = fs::read_to_string(at.join("comm")) else {
+                continue;
+            };
+            found.insert(format!("process {pid} {}", name.trim()));
+            for kind in ["mnt", "net", "pid", "ipc", "uts", "time", "user"] {
+                if let Ok(link) = fs::read_link(at.join("ns").join(kind)) {
+                    found.insert(format!("namespace {}", link.display()));
+                }
+            }
+        }
+        for line in host.mountinfo().lines() {
+            // Without the mount's own number, which says nothing.
+            found.insert(format!(
+                "mount {}",
+                line.split(' ').skip(2).collect::<Vec<_>>().join(" ")
+            ));
+        }
+        for line in host.sh("ip -o link; ip -o addr; ip route").ok().lines() {
+            found.insert(format!(
+                "network {}",
+                line.split("valid_lft").next().unwrap_or(line)
+            ));
+        }
+        found.extend(
+            host.sh("nft list ruleset 2>/dev/null")
+                .stdout
+                .lines()
+                .map(|l| format!("nft {l}")),
+        );
+        for folder in ["/run", "/dev/shm"] {
+            files(&host.outside(folder), folder, &mut found);
+        }
+        cgroups(Path::new("/sys/fs/cgroup"), &mut found);
+        Traces(found)
+    }
+
+    /// Waits a little for the host to look as it did: the kernel ends a killed tree's namespaces in its own time.
+    #[track_caller]
+    pub fn assert_none_left(&self, host: &Host) {
+        let start = std::time::Instant::now();
+        loop {
+            let now = Traces::of(host);
+            let left: Vec<_> = now.0.difference(&self.0).cloned().collect();
+            let lost: Vec<_> = self.0.difference(&now.0).cloned().collect();
+            if left.is_empty() && lost.is_empty() {
+                return;
+            }
+            assert!(
+                start.elapsed() < std::time::Duration::from_secs(5),
+                "left behind: {left:#?}\nlost: {lost:#?}"
+            );
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+}
+
+fn files(at: &Path, name: &str, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(at).into_iter().flatten().flatten() {
+        let name = format!("{name}/{}", entry.file_name().to_string_lossy());
+        found.insert(format!("file {name}"));
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            files(&entry.path(), &name, found);
+        }
+    }
+}
+
+/// Control groups that bear the project's name; others of the machine come and go with others' work.
+fn cgroups(at: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(at).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|t| t.is_dir()) {
+            continue;
+        }
+        if entry.file_name().to_string_lossy().contains("ferry") {
+            found.insert(format!("cgroup {}", entry.path().display()));
+        }
+        cgroups(&entry.path(), found);
+    }
+}
