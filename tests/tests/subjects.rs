@@ -10,7 +10,8 @@ use std::path::Path;
 /// The binaries of the package: those in `src/bin`, and those that its Cargo.toml names.
 fn subjects() -> Vec<String> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("subjects");
-    let manifest = std::fs::read_to_string(package.join("Cargo.toml")).expect("the subjects' Cargo.toml");
+    let manifest =
+        std::fs::read_to_string(package.join("Cargo.toml")).expect("the subjects' Cargo.toml");
     let mut after_bin = false;
     let mut names: Vec<String> = manifest
         .lines()
@@ -22,10 +23,18 @@ fn subjects() -> Vec<String> {
             after_bin.then(|| name.to_owned())
         })
         .collect();
-    for entry in std::fs::read_dir(package.join("src/bin")).expect("list src/bin").flatten() {
+    for entry in std::fs::read_dir(package.join("src/bin"))
+        .expect("list src/bin")
+        .flatten()
+    {
         let path = entry.path();
         if path.extension().is_some_and(|e| e == "rs") {
-            names.push(path.file_stem().expect("a name").to_string_lossy().into_owned());
+            names.push(
+                path.file_stem()
+                    .expect("a name")
+                    .to_string_lossy()
+                    .into_owned(),
+            );
         }
     }
     names.sort();
@@ -37,12 +46,18 @@ fn subjects() -> Vec<String> {
 fn stage(host: &Host, subject: &str) -> (std::path::PathBuf, String) {
     let directory = host.path(subject);
     std::fs::create_dir(&directory).expect("make the subject's directory");
-    let line = format!("{} {}", built().join(subject).display(), directory.display());
+    let line = format!(
+        "{} {}",
+        built().join(subject).display(),
+        directory.display()
+    );
     (directory, line)
 }
 
 fn ready(directory: &Path) {
-    until("the subject to be ready", LONG, || directory.join("ready").exists().then_some(()));
+    until("the subject to be ready", LONG, || {
+        directory.join("ready").exists().then_some(())
+    });
 }
 
 /// Tells the subject to check, and wants `count` good verdicts.
@@ -50,7 +65,9 @@ fn verdicts(directory: &Path, programs: &[Program], count: usize) {
     std::fs::write(directory.join("go"), b"").expect("tell the subject");
     let verdict = until("the verdict", LONG, || {
         let text = std::fs::read_to_string(directory.join("verdict")).unwrap_or_default();
-        let gone = programs.iter().all(|program| !program.host.lives(program.pid));
+        let gone = programs
+            .iter()
+            .all(|program| !program.host.lives(program.pid));
         (gone || text.lines().count() >= count).then_some(text)
     });
     let output = std::fs::read_to_string(&programs[0].output).unwrap_or_default();
@@ -95,7 +112,8 @@ fn as_three_replicas(subject: &str) {
     let program = Program::shared(&host, "subject", &line);
     ready(&directory);
     let file = host.path("archive").display().to_string();
-    host.sh(&format!("checkpoint pid:{} | pack > {file}", program.pid)).ok();
+    host.sh(&format!("checkpoint pid:{} | pack > {file}", program.pid))
+        .ok();
     let replicas: Vec<Program> = ["hello1", "hello2", "hello3"]
         .iter()
         .map(|name| {
@@ -120,10 +138,13 @@ fn main() {
         .flat_map(|subject| {
             plays.map(|(name, play)| {
                 let subject = subject.clone();
-                Trial::test(format!("{}::{name}", subject.replace('-', "::")), move || {
-                    play(&subject);
-                    Ok(())
-                })
+                Trial::test(
+                    format!("{}::{name}", subject.replace('-', "::")),
+                    move || {
+                        play(&subject);
+                        Ok(())
+                    },
+                )
             })
         })
         .collect();
