@@ -5,6 +5,7 @@
 
 pub mod arch;
 pub mod error;
+pub mod host;
 pub mod own;
 pub mod pidfd;
 pub mod proc;

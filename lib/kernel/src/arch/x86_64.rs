@@ -1,6 +1,7 @@
 //! x86-64: registers, restart of interrupted calls, and the few bytes of code that make calls in a task.
 
 use libc::user_regs_struct;
+use std::arch::x86_64::{__cpuid, __cpuid_count};
 
 /// The general registers as ptrace gives them (`NT_PRSTATUS`).
 pub type Registers = user_regs_struct;
@@ -222,6 +223,41 @@ pub fn prepare_guest_call(
     registers.rsp = stack;
 }
 
+/// XCR0: the state components the kernel has enabled (Intel SDM volume 1, 13.3); 0 without XSAVE.
+pub fn enabled_components() -> u64 {
+    const OSXSAVE: u32 = 1 << 27;
+    if __cpuid(1).ecx & OSXSAVE == 0 {
+        return 0;
+    }
+    let (low, high): (u32, u32);
+    // SAFETY: CPUID says that the system has set CR4.OSXSAVE, so XGETBV does not fault; it reads register 0 only.
+    unsafe {
+        std::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack));
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Bytes of an XSAVE area in the standard format for all enabled components (CPUID leaf 0xd); 0 without XSAVE.
+pub fn xstate_size() -> u32 {
+    if enabled_components() == 0 {
+        0
+    } else {
+        __cpuid_count(0xd, 0).ebx
+    }
+}
+
+/// Number, offset and size in bytes of the enabled user components from 2 on in the standard format (CPUID leaf 0xd).
+pub fn xstate_components() -> Vec<(u32, u32, u32)> {
+    let enabled = enabled_components();
+    (2..63)
+        .filter(|bit| enabled >> bit & 1 == 1)
+        .map(|bit| {
+            let leaf = __cpuid_count(0xd, bit);
+            (bit, leaf.ebx, leaf.eax)
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +269,17 @@ mod tests {
         registers.rax = code as u64;
         registers.rip = 0x1002;
         registers
+    }
+
+    #[test]
+    fn the_components_lie_within_the_area() {
+        assert_ne!(enabled_components() & 1, 0, "x87 is always there");
+        for (bit, offset, size) in xstate_components() {
+            assert!(
+                offset >= 576 && offset + size <= xstate_size(),
+                "component {bit}"
+            );
+        }
     }
 
     #[test]
