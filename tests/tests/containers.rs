@@ -1,0 +1,324 @@
+//! Native containers: made by `restore -n`, found again by name, gone with their first process.
+#![forbid(unsafe_code)]
+
+use ferry_tests::{Host, LONG, Program, Restored, programs, until};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// A counter on port 8000 whose next answer is 4, as an archive.
+fn counter(host: &Host) -> PathBuf {
+    let archive = host.path("counter.ckpt");
+    let line = format!(
+        "/usr/bin/python3 {} 8000",
+        programs().join("counter.py").display()
+    );
+    let program = Program::alone(host, "counter", &line);
+    for count in 1..=3 {
+        assert_eq!(program.answer(8000, "/"), count.to_string());
+    }
+    host.sh(&format!(
+        "checkpoint pid:{} | pack > {}",
+        program.pid,
+        archive.display()
+    ))
+    .ok();
+    archive
+}
+
+fn restored(host: &Host, words: &str, archive: &std::path::Path) -> Restored {
+    Restored::read(
+        &host
+            .sh(&format!("restore --json {words} < {}", archive.display()))
+            .ok(),
+    )
+}
+
+fn get(host: &Host, address: &str) -> String {
+    until("an answer over HTTP", LONG, || {
+        let outcome = host.sh(&format!("curl -s -f -m 5 http://{address}:8000/"));
+        (outcome.code == 0).then(|| outcome.stdout.trim().to_owned())
+    })
+}
+
+#[test]
+fn a_container_is_registered_and_its_network_found_by_name() {
+    let host = Host::new("alder");
+    let archive = counter(&host);
+    let hello = restored(&host, "-n hello --network bridge", &archive);
+    let json =
+        std::fs::read_to_string(host.outside("/run/ferry/hello.json")).expect("its registration");
+    let known = Restored::read(&json);
+    assert_eq!((known.pid, &known.addresses), (hello.pid, &hello.addresses));
+    assert_eq!(
+        host.sh("ip netns exec hello curl -s http://127.0.0.1:8000/")
+            .ok(),
+        "4"
+    );
+    assert_eq!(get(&host, &hello.addresses[0]), "5");
+    assert_eq!(
+        host.sh(&format!("cat /proc/{}/comm", hello.pid)).ok(),
+        "python3"
+    );
+}
+
+#[test]
+fn a_container_is_gone_with_its_first_process() {
+    let host = Host::new("alder");
+    let archive = counter(&host);
+    // A first one makes the bridge, which stays for the next.
+    let first = restored(&host, "-n first --network bridge", &archive);
+    host.kill(first.pid);
+    until("its registration to go", LONG, || {
+        (!host.outside("/run/ferry/first.json").exists()).then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    let traces = ferry_tests::Traces::of(&host);
+    let second = restored(&host, "-n second --network bridge", &archive);
+    host.kill(second.pid);
+    traces.assert_none_left(&host);
+}
+
+#[test]
+fn a_container_is_taken_again_by_its_name() {
+    let host = Host::new("alder");
+    let archive = counter(&host);
+    let hello = restored(&host, "-n hello --network bridge", &archive);
+    assert_eq!(get(&host, &hello.addresses[0]), "4");
+    for (number, target) in ["native:hello", "hello", "native:hello"].iter().enumerate() {
+        let again = host.path("again.ckpt").display().to_string();
+        host.sh(&format!("checkpoint {target} | pack > {again}"))
+            .ok();
+        until("the name to be free", LONG, || {
+            (!host.outside("/run/ferry/hello.json").exists()).then_some(())
+        });
+        let hello = restored(
+            &host,
+            "-n hello --network bridge",
+            std::path::Path::new(&again),
+        );
+        assert_eq!(get(&host, &hello.addresses[0]), (5 + number).to_string());
+    }
+}
+
+#[test]
+fn a_replica_can_have_no_network_or_the_hosts() {
+    let host = Host::new("alder");
+    let archive = counter(&host);
+    let lonely = restored(&host, "-n lonely --network none", &archive);
+    assert_eq!(lonely.addresses, Vec::<String>::new());
+    let links = host
+        .sh(&format!("nsenter --net --target {} ip -o link", lonely.pid))
+        .ok();
+    assert_eq!(links.lines().count(), 1, "nothing but loopback: {links}");
+    let shared = restored(&host, "-n shared --network host", &archive);
+    assert_eq!(get(&host, "127.0.0.1"), "4");
+    let same = |pid: i32| {
+        std::fs::read_link(host.proc().join(format!("{pid}/ns/net")))
+            .expect("its network namespace")
+    };
+    assert_eq!(same(shared.pid), same(1));
+    assert_ne!(same(lonely.pid), same(1));
+}
+
+#[test]
+fn a_pid_namespace_is_made_where_none_was() {
+    let host = Host::new("alder");
+    let archive = host.path("sleeper.ckpt");
+    let program = Program::shared(&host, "sleeper", "sleep 1000");
+    host.sh(&format!(
+        "checkpoint pid:{} > {}",
+        program.pid,
+        archive.display()
+    ))
+    .ok();
+    let own = restored(&host, "--pidns own", &archive);
+    let namespace = |pid: i32| {
+        std::fs::read_link(host.proc().join(format!("{pid}/ns/pid"))).expect("its pid namespace")
+    };
+    assert_ne!(namespace(own.pid), namespace(1));
+}
+
+#[test]
+fn waiting_gives_the_exit_status_and_forwards_signals() {
+    let host = Host::new("alder");
+    let go = host.path("go");
+    let line = format!(
+        "bash -c 'while [ ! -e {} ]; do sleep 0.02; done; exit 7'",
+        go.display()
+    );
+    let program = Program::alone(&host, "waiter", &line);
+    std::thread::sleep(Duration::from_millis(200));
+    let archive = host.path("waiter.ckpt");
+    host.sh(&format!(
+        "checkpoint pid:{} | pack > {}",
+        program.pid,
+        archive.display()
+    ))
+    .ok();
+    let wait = |name: &str| {
+        let child = host
+            .shell(&format!(
+                "exec restore --wait -n {name} < {}",
+                archive.display()
+            ))
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("start restore");
+        until("it to be registered", LONG, || {
+            host.outside(&format!("/run/ferry/{name}.json"))
+                .exists()
+                .then_some(())
+        });
+        child
+    };
+    let mut one = wait("one");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(
+        one.try_wait().expect("look at restore").is_none(),
+        "it stays"
+    );
+    std::fs::write(&go, b"").expect("let it go");
+    assert_eq!(one.wait().expect("wait").code(), Some(7));
+    std::fs::remove_file(&go).expect("take it back");
+
+    let mut two = wait("two");
+    std::thread::sleep(Duration::from_millis(100));
+    let list = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", two.id()))
+        .expect("restore's pid");
+    let tool = nix::unistd::Pid::from_raw(list.trim().parse().expect("one child"));
+    // Process 1 of a pid namespace ignores a signal it has no handler for (pid_namespaces(7)), and bash has none for TERM.
+    nix::sys::signal::kill(tool, nix::sys::signal::Signal::SIGTERM).expect("signal restore");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(
+        two.try_wait().expect("look at restore").is_none(),
+        "the signal went to the container, not to restore"
+    );
+    std::fs::write(&go, b"").expect("let it go");
+    assert_eq!(two.wait().expect("wait").code(), Some(7));
+}
+
+#[test]
+fn statistics_are_numbers_in_microseconds() {
+    let host = Host::new("alder");
+    let program = Program::shared(&host, "sleeper", "sleep 1000");
+    let at = |name: &str| host.path(name).display().to_string();
+    host.sh(&format!(
+        "checkpoint --stats {} pid:{} | pack --stats {} | unpack --stats {} | restore --stats {} --json",
+        at("checkpoint.json"),
+        program.pid,
+        at("pack.json"),
+        at("unpack.json"),
+        at("restore.json")
+    ))
+    .ok();
+    let statistics = |name: &str| -> serde_json::Value {
+        let text = std::fs::read_to_string(host.path(name)).expect("the statistics");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    for (file, keys) in [
+        (
+            "checkpoint.json",
+            &["freeze", "frozen", "memory", "write"][..],
+        ),
+        ("restore.json", &["restore", "first-run"]),
+    ] {
+        let all = statistics(file);
+        for key in keys {
+            let value = all.get(key).and_then(serde_json::Value::as_u64);
+            assert!(value.is_some_and(|v| v < 60_000_000), "{file} {key}: {all}");
+        }
+    }
+    for file in ["pack.json", "unpack.json"] {
+        assert!(statistics(file).is_object());
+    }
+}
+
+#[test]
+fn a_root_file_system_of_its_own_takes_the_place_of_the_hosts() {
+    let host = Host::new("alder");
+    // A root with nothing but a static busybox: the program's files are there at the same paths.
+    let root = host.path("root");
+    host.sh(&format!(
+        "mkdir -p {0}/bin {0}/proc {0}/dev {0}/tmp && cp /bin/busybox {0}/bin/",
+        root.display()
+    ))
+    .ok();
+    let archive = host.path("inner.ckpt");
+    let script = host.path("inner.sh");
+    std::fs::write(
+        &script,
+        format!(
+            "mount -t proc proc {0}/proc; exec chroot {0} /bin/busybox sleep 1000\n",
+            root.display()
+        ),
+    )
+    .expect("write the script");
+    let program = Program::alone(&host, "inner", &format!("bash {}", script.display()));
+    until("busybox to run", LONG, || {
+        let exe = std::fs::read_link(host.proc().join(format!("{}/exe", program.pid))).ok()?;
+        exe.ends_with("bin/busybox").then_some(())
+    });
+    let outcome = host
+        .sh(&format!(
+            "checkpoint pid:{} > {}",
+            program.pid,
+            archive.display()
+        ))
+        .fails_with(0);
+    assert_eq!(outcome.stdout, "");
+    let restored = restored(
+        &host,
+        &format!("-n inner --network none --rootfs {}", root.display()),
+        &archive,
+    );
+    let exe = std::fs::read_link(host.proc().join(format!("{}/exe", restored.pid)))
+        .expect("its executable");
+    assert!(exe.ends_with("bin/busybox"), "{}", exe.display());
+}
+
+#[test]
+fn a_container_without_proc_has_no_extra_process() {
+    let host = Host::new("alder");
+    let program = Program::shared(&host, "sleeper", "sleep 1000");
+    let archive = host.path("sleeper.ckpt");
+    host.sh(&format!(
+        "checkpoint pid:{} | pack > {}",
+        program.pid,
+        archive.display()
+    ))
+    .ok();
+    let before = host.pids().len();
+    restored(&host, "-n hello --network none", &archive);
+    // One for the program, and one for process 1 of its namespace, as its own pid there is not 1.
+    assert!(
+        host.pids().len() <= before + 2,
+        "{}",
+        host.sh("ps -ef").stdout
+    );
+}
+
+#[test]
+fn quiet_is_quiet_and_verbose_tells_the_phases() {
+    let host = Host::new("alder");
+    let program = Program::shared(&host, "sleeper", "sleep 1000");
+    let file = host.path("image").display().to_string();
+    let quiet = host
+        .sh(&format!(
+            "checkpoint -q --leave-running pid:{} > {file}",
+            program.pid
+        ))
+        .fails_with(0);
+    assert_eq!(quiet.stderr, "");
+    let verbose = host
+        .sh(&format!("checkpoint -v pid:{} > {file}", program.pid))
+        .fails_with(0);
+    assert!(verbose.stderr.lines().count() > 2, "{}", verbose.stderr);
+    let mode = host.sh(&format!("stat -c %a {file}")).ok();
+    assert_eq!(
+        mode, "644",
+        "a file that the shell made keeps the shell's mode"
+    );
+    let verbose = host.sh(&format!("restore -v < {file}")).fails_with(0);
+    assert!(verbose.stderr.lines().count() > 2, "{}", verbose.stderr);
+}
