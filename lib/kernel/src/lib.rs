@@ -11,6 +11,8 @@ pub mod pidfd;
 pub mod proc;
 pub mod ptrace;
 pub mod remote;
+pub mod sock_diag;
+pub mod socket;
 pub mod vm;
 pub mod within;
 
