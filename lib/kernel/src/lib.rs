@@ -6,15 +6,18 @@
 pub mod arch;
 pub mod error;
 pub mod host;
+pub mod namespaces;
 pub mod own;
 pub mod pidfd;
 pub mod proc;
 pub mod ptrace;
 pub mod remote;
+pub mod rtnetlink;
 pub mod sock_diag;
 pub mod socket;
 pub mod vm;
 pub mod within;
+pub mod xattr;
 
 pub use error::{Error, Result};
 pub use within::{Namespace, within};
