@@ -4,8 +4,10 @@
 //! `process ⇄ **kernel** ⇄ resources ⇄ image records ⇄ image stream ⇄ archive` (you are here: kernel)
 
 pub mod arch;
+pub mod beneath;
 pub mod error;
 pub mod host;
+pub mod mount;
 pub mod namespaces;
 pub mod own;
 pub mod pidfd;

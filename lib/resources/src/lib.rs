@@ -5,7 +5,10 @@
 //! `process ⇄ kernel ⇄ **resources** ⇄ image records ⇄ image stream ⇄ archive` (you are here: resources)
 #![forbid(unsafe_code)]
 
+pub mod cgroups;
+pub mod container;
 pub mod error;
+pub mod namespaces;
 pub mod source;
 pub mod target;
 pub mod tree;

@@ -1,0 +1,80 @@
+//! System V IPC and POSIX message queues (ipc_namespaces(7)): the namespace's limits. Objects in it are still refused.
+
+use crate::{Blocker, Result};
+use image::namespaces::ipc::Ipc;
+use kernel::{Error, Namespace, Pid, within};
+use std::collections::BTreeMap;
+
+/// The sysctls that each IPC namespace has for itself (ipc_namespaces(7)).
+const SYSCTLS: [&str; 12] = [
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/sem",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
+    "kernel/shm_rmid_forced",
+    "fs/mqueue/queues_max",
+    "fs/mqueue/msg_max",
+    "fs/mqueue/msgsize_max",
+    "fs/mqueue/msg_default",
+];
+
+/// Takes the limits.
+pub fn dump(root: Pid) -> Result<Ipc> {
+    let sysctls = within(root, &[Namespace::Ipc], || {
+        let read = |name: &&str| {
+            let text = std::fs::read_to_string(format!("/proc/sys/{name}")).ok()?;
+            Some((name.to_string(), text.trim_end().to_string()))
+        };
+        SYSCTLS.iter().filter_map(read).collect::<BTreeMap<_, _>>()
+    })?;
+    Ok(Ipc { sysctls })
+}
+
+/// Sets the limits that differ, in the calling process's namespace: called inside the vessel.
+pub fn restore(ipc: &Ipc) -> Result<()> {
+    for (name, value) in &ipc.sysctls {
+        if !SYSCTLS.contains(&name.as_str()) {
+            return Err(crate::Error::Refused(format!(
+                "the image sets the sysctl {name}, which is not one of an ipc namespace's"
+            )));
+        }
+        let path = format!("/proc/sys/{name}");
+        let now = std::fs::read_to_string(&path).unwrap_or_default();
+        if now.trim_end() != value {
+            std::fs::write(&path, value).map_err(|e| Error::io(format!("write {path}"), &e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Objects that only the namespace holds.
+pub fn blockers(root: Pid) -> Result<Vec<Blocker>> {
+    let found = within(root, &[Namespace::Ipc], || {
+        [
+            ("shm", "shared memory segments"),
+            ("sem", "semaphore sets"),
+            ("msg", "message queues"),
+        ]
+        .map(|(file, what)| {
+            let text = std::fs::read_to_string(format!("/proc/sysvipc/{file}"));
+            (
+                text.map_or(0, |text| text.lines().skip(1).count()),
+                file,
+                what,
+            )
+        })
+    })?;
+    Ok(found
+        .into_iter()
+        .filter(|(count, ..)| *count > 0)
+        .map(|(count, file, what)| Blocker {
+            pid: root,
+            place: format!("/proc/sysvipc/{file}"),
+            what: format!("{count} System V {what} in an ipc namespace of its own"),
+            remedy: "remove them with ipcrm, or start it in the host's ipc namespace".into(),
+        })
+        .collect())
+}

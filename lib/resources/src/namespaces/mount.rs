@@ -1,0 +1,366 @@
+//! Mounts (mount_namespaces(7)): where each comes from, seen against the host's own; made again inside the vessel.
+
+use crate::{Blocker, Error, Result};
+use image::ids::MountId;
+use image::namespaces::mount::{Mount, Mounts, Origin, Propagation};
+use image::path::Name;
+use image::rootfs::Rootfs;
+use kernel::proc::mountinfo;
+use kernel::{Namespace, Pid, within};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+mod attach;
+
+pub use attach::{restore, settle};
+
+/// Where native containers keep a root file system that came with the image.
+pub const KEPT: &str = "/var/lib/ferry";
+
+/// File systems whose contents are the kernel's: mounted anew they are what they were.
+const FRESH: [&str; 15] = [
+    "proc",
+    "sysfs",
+    "devpts",
+    "mqueue",
+    "cgroup",
+    "cgroup2",
+    "securityfs",
+    "debugfs",
+    "tracefs",
+    "bpf",
+    "fusectl",
+    "configfs",
+    "hugetlbfs",
+    "pstore",
+    "binfmt_misc",
+];
+
+/// Mounts and root file system of a container, and what of it cannot be made again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The mounts.
+    pub mounts: Mounts,
+    /// The root file system.
+    pub rootfs: Rootfs,
+    /// What stands in the way.
+    pub blockers: Vec<Blocker>,
+}
+
+/// Takes the mounts of a process whose mount namespace is its own. `travels`: its root file system goes with the image
+/// unless it is the host's.
+pub fn dump(root: Pid, travels: bool) -> Result<Found> {
+    let found = sort(
+        root,
+        mountinfo::read(root)?,
+        &mountinfo::read_own()?,
+        travels,
+    );
+    Ok(found)
+}
+
+/// Sorts the mounts of process `root` by where they come from, seen against those of the host.
+fn sort(
+    root: Pid,
+    container: Vec<mountinfo::Mount>,
+    host: &[mountinfo::Mount],
+    travels: bool,
+) -> Found {
+    let mut blockers = Vec::new();
+    let ordered = parents_first(container);
+    let covered = covered(&ordered);
+    let mut rootfs = None;
+    let mut sorted: Vec<Mount> = Vec::new();
+    // Mounts that an Origin::Again may speak of, by device.
+    let mut brought: BTreeMap<String, Vec<(MountId, PathBuf)>> = BTreeMap::new();
+    let mut trees = 0;
+    for mount in ordered {
+        let here = path(&mount.mountpoint);
+        let of_host = host.iter().any(|h| {
+            h.device == mount.device && h.root == mount.root && h.mountpoint == mount.mountpoint
+        });
+        if covered.contains(&mount.id) && !of_host {
+            continue; // nobody reaches it
+        }
+        let mut block = |what: String, remedy: &str| {
+            blockers.push(Blocker {
+                pid: root,
+                place: format!("mount at {}", here.display()),
+                what,
+                remedy: remedy.into(),
+            });
+        };
+        let is_root = here == Path::new("/");
+        let origin = if is_root {
+            match root_of(&mount, of_host, host, travels) {
+                Some(found) => {
+                    let host = found == Rootfs::Host;
+                    rootfs = Some(found);
+                    if host { Origin::Host } else { Origin::Root }
+                }
+                None => {
+                    block(
+                        format!(
+                            "a root file system ({}) that is not on the host",
+                            mount.fstype
+                        ),
+                        "let it travel: checkpoint --with-image",
+                    );
+                    rootfs = Some(Rootfs::Travels);
+                    Origin::Root
+                }
+            }
+        } else {
+            match origin(&mount, of_host, &brought, host, &mut trees) {
+                Ok(origin) => origin,
+                Err(what) => {
+                    block(
+                        what,
+                        "unmount it, or mount it on the host and bind it from there",
+                    );
+                    continue;
+                }
+            }
+        };
+        if origin != Origin::Host {
+            let at = brought.entry(mount.device.clone()).or_default();
+            at.push((MountId(mount.id), path(&mount.root).into()));
+        }
+        sorted.push(record(mount, origin));
+    }
+    if rootfs.is_none() {
+        blockers.push(Blocker {
+            pid: root,
+            place: "root directory".into(),
+            what: "a directory that is no mount, in a mount namespace of its own (chroot)".into(),
+            remedy:
+                "enter it by pivot_root instead: unshare --root, systemd-nspawn, a container engine"
+                    .into(),
+        });
+    }
+    Found {
+        mounts: Mounts { mounts: sorted },
+        rootfs: rootfs.unwrap_or(Rootfs::Host),
+        blockers,
+    }
+}
+
+fn path(name: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(name))
+}
+
+/// mountinfo is in the order of ids, which is not always that of making.
+fn parents_first(mounts: Vec<mountinfo::Mount>) -> Vec<mountinfo::Mount> {
+    let ids: BTreeSet<u32> = mounts.iter().map(|m| m.id).collect();
+    let mut placed = BTreeSet::new();
+    let mut ordered = Vec::with_capacity(mounts.len());
+    let mut waiting = mounts;
+    while !waiting.is_empty() {
+        let before = waiting.len();
+        let (ready, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|m| {
+            !ids.contains(&m.parent) || placed.contains(&m.parent) || m.id == m.parent
+        });
+        placed.extend(ready.iter().map(|m| m.id));
+        ordered.extend(ready);
+        waiting = later;
+        if waiting.len() == before {
+            ordered.append(&mut waiting); // a circle: no kernel says so
+        }
+    }
+    ordered
+}
+
+/// Mounts over whose root another one is mounted.
+fn covered(mounts: &[mountinfo::Mount]) -> BTreeSet<u32> {
+    let place: BTreeMap<u32, &[u8]> = mounts.iter().map(|m| (m.id, &m.mountpoint[..])).collect();
+    mounts
+        .iter()
+        .filter(|m| m.id != m.parent && place.get(&m.parent) == Some(&&m.mountpoint[..]))
+        .map(|m| m.parent)
+        .collect()
+}
+
+/// The path on the host of the directory that a mount shows.
+fn on_host(mount: &mountinfo::Mount, host: &[mountinfo::Mount]) -> Option<PathBuf> {
+    host.iter()
+        .filter(|h| h.device == mount.device)
+        .filter_map(|h| {
+            let below = path(&mount.root).strip_prefix(path(&h.root)).ok()?;
+            Some(path(&h.mountpoint).join(below))
+        })
+        .min_by_key(|p| p.as_os_str().len())
+}
+
+fn root_of(
+    mount: &mountinfo::Mount,
+    of_host: bool,
+    host: &[mountinfo::Mount],
+    travels: bool,
+) -> Option<Rootfs> {
+    if of_host {
+        return Some(Rootfs::Host);
+    }
+    if travels || matches!(mount.fstype.as_str(), "tmpfs" | "ramfs") {
+        return Some(Rootfs::Travels);
+    }
+    let directory = on_host(mount, host)?;
+    Some(if directory.starts_with(KEPT) {
+        // It came with an image and goes with its container.
+        Rootfs::Travels
+    } else {
+        Rootfs::Directory(Name::from(&*directory))
+    })
+}
+
+fn origin(
+    mount: &mountinfo::Mount,
+    of_host: bool,
+    brought: &BTreeMap<String, Vec<(MountId, PathBuf)>>,
+    host: &[mountinfo::Mount],
+    trees: &mut u32,
+) -> std::result::Result<Origin, String> {
+    if of_host {
+        return Ok(Origin::Host);
+    }
+    if mount.root.ends_with(b"//deleted") {
+        return Err("a bind of a file that was removed".into());
+    }
+    let fstype = mount.fstype.as_str();
+    if matches!(fstype, "cgroup" | "cgroup2") {
+        return Ok(Origin::Fresh);
+    }
+    let earlier = brought.get(&mount.device).into_iter().flatten();
+    if let Some((id, _)) = earlier
+        .filter(|(_, root)| path(&mount.root).starts_with(root))
+        .max_by_key(|(_, root)| root.as_os_str().len())
+    {
+        return Ok(Origin::Again { mount: *id });
+    }
+    if let Some(source) = on_host(mount, host) {
+        return Ok(Origin::Bind {
+            path: Name::from(&*source),
+        });
+    }
+    match fstype {
+        "tmpfs" | "ramfs" => {
+            *trees += 1;
+            Ok(Origin::Tmpfs { tree: *trees - 1 })
+        }
+        _ if FRESH.contains(&fstype) && mount.root == b"/" => Ok(Origin::Fresh),
+        _ => Err(format!(
+            "a {fstype} file system that the host has not mounted"
+        )),
+    }
+}
+
+fn record(mount: mountinfo::Mount, origin: Origin) -> Mount {
+    let tag = |name: &str| mount.tags.iter().any(|t| t.starts_with(name));
+    let propagation = match () {
+        () if tag("shared:") => Propagation::Shared,
+        () if tag("master:") => Propagation::Slave,
+        () if tag("unbindable") => Propagation::Unbindable,
+        () => Propagation::Private,
+    };
+    Mount {
+        id: MountId(mount.id),
+        parent: MountId(mount.parent),
+        mountpoint: Name(mount.mountpoint),
+        root: Name(mount.root),
+        fstype: mount.fstype,
+        source: Name(mount.source),
+        options: mount.options,
+        super_options: mount.super_options,
+        propagation,
+        origin,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &[u8] = b"22 27 0:21 / /proc rw,relatime - proc proc rw\n\
+        24 27 0:6 / /dev rw,relatime - devtmpfs devtmpfs rw,mode=755\n\
+        27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n\
+        28 27 0:25 / /run rw - tmpfs tmpfs rw\n";
+
+    fn sorted(container: &[u8], travels: bool) -> Found {
+        let [container, host] = [container, HOST].map(|text| mountinfo::parse(text).unwrap());
+        sort(7, container, &host, travels)
+    }
+
+    fn origins(found: &Found) -> Vec<(String, Origin)> {
+        let mounts = found.mounts.mounts.iter();
+        mounts
+            .map(|m| (m.mountpoint.to_string(), m.origin.clone()))
+            .collect()
+    }
+
+    #[test]
+    fn a_copy_of_the_hosts_mounts_is_the_hosts_but_for_what_was_added() {
+        let found = sorted(
+            b"90 80 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n\
+            91 90 0:21 / /proc rw,relatime - proc proc rw\n\
+            92 91 0:50 / /proc rw,nosuid - proc proc rw\n\
+            93 90 0:25 / /run rw - tmpfs tmpfs rw\n\
+            94 90 0:51 / /mnt rw - tmpfs none rw,size=4k\n\
+            95 90 254:0 /srv/data /opt ro - ext4 /dev/vda rw,discard\n\
+            96 94 0:51 /a /media rw - tmpfs none rw,size=4k\n",
+            true,
+        );
+        assert_eq!(found.rootfs, Rootfs::Host);
+        assert!(found.blockers.is_empty());
+        let all = origins(&found);
+        let opt = Name::from("/srv/data");
+        for wanted in [
+            ("/", Origin::Host),
+            ("/proc", Origin::Host),
+            ("/proc", Origin::Fresh),
+            ("/run", Origin::Host),
+            ("/opt", Origin::Bind { path: opt }),
+            ("/mnt", Origin::Tmpfs { tree: 0 }),
+            ("/media", Origin::Again { mount: MountId(94) }),
+        ] {
+            assert!(all.contains(&(wanted.0.into(), wanted.1)), "{all:?}");
+        }
+        assert_eq!(all.len(), 7);
+    }
+
+    #[test]
+    fn a_root_of_its_own_is_a_directory_of_the_hosts_or_travels() {
+        let text = b"90 80 254:0 /srv/root / rw,relatime - ext4 /dev/vda rw,discard\n\
+            91 90 0:50 / /proc rw - proc proc rw\n\
+            92 91 0:50 /sys /proc/sys ro - proc proc rw\n\
+            93 90 0:6 /null /dev/null rw - devtmpfs devtmpfs rw,mode=755\n";
+        let found = sorted(text, false);
+        assert_eq!(found.rootfs, Rootfs::Directory(Name::from("/srv/root")));
+        assert_eq!(sorted(text, true).rootfs, Rootfs::Travels);
+        let path = Name::from("/dev/null");
+        let all = origins(&found);
+        assert!(all.contains(&("/".into(), Origin::Root)));
+        assert!(all.contains(&("/proc".into(), Origin::Fresh)));
+        assert!(all.contains(&("/dev/null".into(), Origin::Bind { path })));
+        assert!(all.contains(&("/proc/sys".into(), Origin::Again { mount: MountId(91) })));
+        let kept = sorted(
+            b"90 80 254:0 /var/lib/ferry/a / rw - ext4 /dev/vda rw\n",
+            false,
+        );
+        assert_eq!(kept.rootfs, Rootfs::Travels);
+    }
+
+    #[test]
+    fn what_cannot_be_made_again_is_named() {
+        let found = sorted(
+            b"90 80 0:77 / / rw - overlay overlay rw\n\
+            91 90 0:78 / /data rw - fuse.sshfs host: rw\n\
+            92 90 254:0 /gone//deleted /file rw - ext4 /dev/vda rw\n",
+            false,
+        );
+        let places: Vec<_> = found.blockers.iter().map(|b| b.place.as_str()).collect();
+        assert_eq!(places, ["mount at /", "mount at /data", "mount at /file"]);
+        let chroot = sorted(b"91 90 0:50 / /proc rw - proc proc rw\n", false);
+        assert_eq!(chroot.blockers[0].place, "root directory");
+    }
+}

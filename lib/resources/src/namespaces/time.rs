@@ -1,0 +1,50 @@
+//! Clock offsets (time_namespaces(7)), and what they have to be where CLOCK_MONOTONIC is to go on from.
+
+use crate::Result;
+use image::namespaces::time::Offsets;
+use kernel::namespaces::{TimeNamespace, parse_offsets};
+use kernel::proc::Proc;
+use kernel::{Error, Pid};
+use nix::time::{ClockId, clock_gettime};
+
+/// What the container's clocks showed when it was frozen, nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clocks {
+    /// CLOCK_MONOTONIC.
+    pub monotonic: i64,
+    /// CLOCK_BOOTTIME.
+    pub boottime: i64,
+}
+
+/// Takes the offsets of the process's namespace.
+pub fn dump(root: Pid) -> Result<Offsets> {
+    let text = Proc::process(root).text("timens_offsets")?;
+    let (monotonic, boottime) = parse_offsets(&text)
+        .ok_or_else(|| Error::unreadable(format!("/proc/{root}/timens_offsets"), text))?;
+    Ok(Offsets {
+        monotonic,
+        boottime,
+    })
+}
+
+/// The offsets that make the clocks of this host show those, now.
+pub fn offsets(clocks: Clocks) -> Result<Offsets> {
+    Ok(Offsets {
+        monotonic: clocks
+            .monotonic
+            .saturating_sub(now(ClockId::CLOCK_MONOTONIC)?),
+        boottime: clocks
+            .boottime
+            .saturating_sub(now(ClockId::CLOCK_BOOTTIME)?),
+    })
+}
+
+/// Makes a time namespace for the processes forked while the result lives.
+pub fn restore(offsets: Offsets) -> Result<TimeNamespace> {
+    Ok(TimeNamespace::new(offsets.monotonic, offsets.boottime)?)
+}
+
+fn now(clock: ClockId) -> Result<i64> {
+    let time = clock_gettime(clock).map_err(|e| Error::errno("clock_gettime", e as i32))?;
+    Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())
+}
