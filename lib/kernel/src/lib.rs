@@ -5,12 +5,17 @@
 
 pub mod arch;
 pub mod beneath;
+pub mod descriptor;
 pub mod error;
+pub mod event;
 pub mod host;
+pub mod kcmp;
 pub mod mount;
 pub mod namespaces;
+pub mod open;
 pub mod own;
 pub mod pidfd;
+pub mod pipe;
 pub mod proc;
 pub mod ptrace;
 pub mod remote;

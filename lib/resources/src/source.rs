@@ -1,7 +1,7 @@
 //! The container being taken, as rooms see it: every task stopped, and at hand by descriptor.
 
 use crate::Result;
-use image::ids::Pid;
+use image::ids::{Pid, SharedId};
 use kernel::pidfd::PidFd;
 use kernel::proc::Proc;
 use kernel::remote::Guest;
@@ -14,6 +14,9 @@ pub struct Source {
     pub processes: Vec<SourceProcess>,
     /// From task ids of ours to those of the container.
     pub inside: HashMap<kernel::Pid, Pid>,
+    /// Deleted files and memfds that somebody has open, by device and inode: `files` takes them, contents and all;
+    /// areas that map one refer to it.
+    pub objects: HashMap<(u64, u64), SharedId>,
 }
 
 /// One live process, all of its threads stopped.

@@ -1,7 +1,7 @@
 //! The container being rebuilt, as rooms see it: every task stopped, with a stub in its memory.
 
 use crate::{Error, Result};
-use image::ids::{FileId, Pid};
+use image::ids::{FileId, Pid, SharedId};
 use kernel::pidfd::PidFd;
 use kernel::proc::Proc;
 use kernel::remote::Stub;
@@ -15,6 +15,8 @@ pub struct Target {
     pub processes: BTreeMap<Pid, TargetProcess>,
     /// Open file descriptions made so far, on our side; planted into tables later.
     pub files: HashMap<FileId, OwnedFd>,
+    /// Deleted files, memfds and other memory objects made so far, readable and writable, on our side: areas map them.
+    pub objects: HashMap<SharedId, OwnedFd>,
     /// Our pid of the container's first process: its namespaces are `/proc/PID/ns/*`, its root is `/proc/PID/root`.
     pub root_pid: kernel::Pid,
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub mod family;
+pub mod fdinfo;
 pub mod mountinfo;
 pub mod stat;
 pub mod status;

@@ -131,7 +131,11 @@ impl Pass {
             }
         }
         Ok(Frozen {
-            source: Source { processes, inside },
+            source: Source {
+                processes,
+                inside,
+                objects: HashMap::new(),
+            },
             zombies,
             stopped: self.stopped,
         })

@@ -1,0 +1,334 @@
+//! Descriptors that stand for events: eventfd(2), timerfd_create(2), signalfd(2), epoll(7), inotify(7), pidfd_open(2).
+
+use crate::error::{Named, check};
+use crate::{Error, Pid, Result};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// `TFD_TIMER_ABSTIME`.
+pub const TIMER_ABSTIME: u32 = libc::TFD_TIMER_ABSTIME as u32;
+/// `TFD_TIMER_CANCEL_ON_SET`.
+pub const TIMER_CANCEL_ON_SET: u32 = libc::TFD_TIMER_CANCEL_ON_SET as u32;
+/// `CLOCK_REALTIME`.
+pub const CLOCK_REALTIME: i32 = libc::CLOCK_REALTIME;
+/// `CLOCK_REALTIME_ALARM`.
+pub const CLOCK_REALTIME_ALARM: i32 = libc::CLOCK_REALTIME_ALARM;
+/// `PIDFD_THREAD` in the flags of a process descriptor.
+pub const PIDFD_THREAD: i32 = libc::O_EXCL;
+
+/// `_IOW('T', 0, u64)` (include/linux/timerfd.h).
+const TFD_IOC_SET_TICKS: libc::c_ulong = 0x4008_5400;
+/// `_IOW('I', 0, s32)` (include/uapi/linux/inotify.h).
+const INOTIFY_IOC_SETNEXTWD: libc::c_ulong = 0x4004_4900;
+
+/// # Safety
+/// `raw` must be the result of a call that gives a new descriptor which nobody else owns.
+unsafe fn new(raw: i64, what: &str) -> Result<OwnedFd> {
+    let raw = check(raw, || what.into())?;
+    // SAFETY: not negative, so by the caller's word a new descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
+}
+
+/// An event counter.
+pub fn eventfd(count: u64, semaphore: bool) -> Result<OwnedFd> {
+    let flags = libc::EFD_CLOEXEC | if semaphore { libc::EFD_SEMAPHORE } else { 0 };
+    // SAFETY: no pointers; a new descriptor.
+    let fd = unsafe { new(libc::eventfd(0, flags).into(), "eventfd")? };
+    if count > 0 {
+        // u64::MAX is beyond what a program can write, but not beyond what the kernel itself counts to (eventfd(2)).
+        for part in [count.min(u64::MAX - 1), count - count.min(u64::MAX - 1)] {
+            if part > 0 {
+                nix::unistd::write(&fd, &part.to_ne_bytes())
+                    .named(|| format!("set an eventfd to {count}"))?;
+            }
+        }
+    }
+    Ok(fd)
+}
+
+/// A timer that is not armed.
+pub fn timerfd(clock: i32) -> Result<OwnedFd> {
+    // SAFETY: no pointers; a new descriptor.
+    unsafe {
+        new(
+            libc::timerfd_create(clock, libc::TFD_CLOEXEC).into(),
+            &format!("timerfd_create for clock {clock}"),
+        )
+    }
+}
+
+fn timespec(nanoseconds: u64) -> libc::timespec {
+    libc::timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as i64,
+        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
+    }
+}
+
+/// Arms a timer: `TFD_TIMER_*` flags, first expiration and interval in nanoseconds (timerfd_settime(2)).
+pub fn arm(fd: BorrowedFd, flags: u32, first: u64, interval: u64) -> Result<()> {
+    let new = libc::itimerspec {
+        it_interval: timespec(interval),
+        it_value: timespec(first),
+    };
+    // SAFETY: `new` outlives the call; a null old value is allowed.
+    let result = unsafe {
+        libc::timerfd_settime(
+            fd.as_raw_fd(),
+            flags as i32,
+            &raw const new,
+            std::ptr::null_mut(),
+        )
+    };
+    check(result.into(), || "timerfd_settime".into()).map(drop)
+}
+
+/// Says how many expirations have not been read; not 0 (`TFD_IOC_SET_TICKS`).
+pub fn set_ticks(fd: BorrowedFd, ticks: u64) -> Result<()> {
+    // SAFETY: the request reads one u64, which outlives the call.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), TFD_IOC_SET_TICKS, &raw const ticks) };
+    check(result.into(), || format!("set {ticks} ticks of a timerfd")).map(drop)
+}
+
+/// What a clock shows, in nanoseconds.
+pub fn now(clock: i32) -> Result<u64> {
+    let mut time = timespec(0);
+    // SAFETY: `time` outlives the call.
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    check(result.into(), || format!("clock_gettime of clock {clock}"))?;
+    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// A signal descriptor; bit N−1 of the mask stands for signal N.
+pub fn signalfd(mask: u64) -> Result<OwnedFd> {
+    // SAFETY: the kernel reads 8 bytes of mask, which outlives the call; -1 asks for a new descriptor.
+    unsafe {
+        new(
+            libc::syscall(
+                libc::SYS_signalfd4,
+                -1,
+                &raw const mask,
+                8,
+                libc::SFD_CLOEXEC,
+            ),
+            "signalfd",
+        )
+    }
+}
+
+/// An empty interest list.
+pub fn epoll() -> Result<OwnedFd> {
+    // SAFETY: no pointers; a new descriptor.
+    unsafe {
+        new(
+            libc::epoll_create1(libc::EPOLL_CLOEXEC).into(),
+            "epoll_create",
+        )
+    }
+}
+
+/// One registration in an interest list.
+#[derive(Debug, Clone, Copy)]
+pub struct Registration<'a> {
+    /// The interest list.
+    pub epoll: BorrowedFd<'a>,
+    /// What is to be watched.
+    pub target: BorrowedFd<'a>,
+    /// The number it is to be registered under, whatever has that number in our own table.
+    pub number: RawFd,
+    /// `EPOLL*`.
+    pub events: u32,
+    /// `epoll_data`.
+    pub data: u64,
+}
+
+/// Adds registrations. The kernel keys them by number too, so the work is done by a thread with a descriptor table of
+/// its own, in which each target is put at its number for a moment: an interest list survives the closing of a duplicate.
+pub fn register(registrations: &[Registration]) -> Result<()> {
+    let Some(high) = registrations.iter().map(|r| r.number).max() else {
+        return Ok(());
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES)
+                .named(|| "unshare the descriptors of a thread".into())?;
+            registrations.iter().try_for_each(|r| add(r, high))
+        });
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// In a table of our own: both are moved above all numbers wanted, then the target to its number.
+fn add(registration: &Registration, high: RawFd) -> Result<()> {
+    let number = registration.number;
+    let away = |fd: BorrowedFd| {
+        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(high + 1))
+            .named(|| format!("move a descriptor above {high}: raise the limit of open files"))
+    };
+    let (epoll, target) = (away(registration.epoll)?, away(registration.target)?);
+    // What stood at `number` in this thread's own table is closed there, and nowhere else.
+    // SAFETY: numbers only; this thread's table is its own and ends with it, and it uses no descriptor but these.
+    let placed = unsafe { libc::dup3(target, number, libc::O_CLOEXEC) };
+    check(placed.into(), || format!("place descriptor {number}"))?;
+    let mut event = libc::epoll_event {
+        events: registration.events,
+        u64: registration.data,
+    };
+    // SAFETY: `event` outlives the call.
+    let result = unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, number, &raw mut event) };
+    let added = check(result.into(), || format!("watch descriptor {number}")).map(drop);
+    for fd in [epoll, target] {
+        // SAFETY: both are duplicates made above, which nobody else owns.
+        unsafe { libc::close(fd) };
+    }
+    added
+}
+
+/// An instance without watches.
+pub fn inotify() -> Result<OwnedFd> {
+    // SAFETY: no pointers; a new descriptor.
+    unsafe { new(libc::inotify_init1(libc::IN_CLOEXEC).into(), "inotify_init") }
+}
+
+/// Watches an open file (any, also `O_PATH`) under the watch descriptor wanted: in rising order only.
+pub fn watch(fd: BorrowedFd, target: BorrowedFd, mask: u32, descriptor: i32) -> Result<()> {
+    let what = || format!("watch {descriptor} of an inotify");
+    // SAFETY: the request takes its number by value (fs/notify/inotify/inotify_user.c).
+    let result = unsafe {
+        libc::ioctl(
+            fd.as_raw_fd(),
+            INOTIFY_IOC_SETNEXTWD,
+            libc::c_long::from(descriptor),
+        )
+    };
+    // Kernels without CONFIG_CHECKPOINT_RESTORE number them themselves, which may be just the number wanted.
+    let chosen = check(result.into(), what).map(drop);
+    let path = format!("/proc/thread-self/fd/{}\0", target.as_raw_fd());
+    // SAFETY: `path` ends with NUL and outlives the call.
+    let result = unsafe { libc::inotify_add_watch(fd.as_raw_fd(), path.as_ptr().cast(), mask) };
+    let got = check(result.into(), what)? as i32;
+    if got != descriptor {
+        chosen?;
+        return Err(Error::unreadable(
+            what(),
+            format!("the kernel made it {got}"),
+        ));
+    }
+    Ok(())
+}
+
+/// A process descriptor as a program has one; `thread` for `PIDFD_THREAD` (pidfd_open(2)).
+pub fn pidfd(pid: Pid, thread: bool) -> Result<OwnedFd> {
+    let flags = if thread { PIDFD_THREAD } else { 0 };
+    // SAFETY: no pointers; a new descriptor.
+    unsafe {
+        new(
+            libc::syscall(libc::SYS_pidfd_open, pid, flags),
+            &format!("pidfd_open of {pid}"),
+        )
+    }
+}
+
+/// A process descriptor of a process that is dead and was waited for.
+pub fn pidfd_of_the_dead() -> Result<OwnedFd> {
+    // SAFETY: the child makes no call but _exit, which is safe after fork in a program with threads.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(0) };
+    }
+    let child = check(child.into(), || "fork".into())? as Pid;
+    let held = pidfd(child, false);
+    nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None)
+        .named(|| format!("wait for {child}"))?;
+    held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proc::fdinfo;
+    use std::os::fd::AsFd;
+
+    fn fdinfo(fd: &OwnedFd) -> fdinfo::FdInfo {
+        let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+        fdinfo::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn counters_stand_where_they_are_set() {
+        for count in [0, 1, 1 << 40, u64::MAX - 1] {
+            let fd = eventfd(count, true).unwrap();
+            assert_eq!(fdinfo(&fd).eventfd().unwrap(), (count, Some(true)));
+        }
+    }
+
+    #[test]
+    fn a_timer_has_its_ticks_and_what_remains() {
+        let fd = timerfd(libc::CLOCK_MONOTONIC).unwrap();
+        arm(fd.as_fd(), 0, 50_000_000_000, 7).unwrap();
+        set_ticks(fd.as_fd(), 3).unwrap();
+        let timer = fdinfo(&fd).timerfd().unwrap();
+        assert_eq!((timer.ticks, timer.interval, timer.clock), (3, 7, 1));
+        assert!(timer.remaining > 49_000_000_000);
+    }
+
+    #[test]
+    fn a_registration_has_the_number_wanted_also_where_that_is_taken() {
+        let list = epoll().unwrap();
+        let target = eventfd(1, false).unwrap();
+        let wanted = [list.as_raw_fd(), 0, target.as_raw_fd(), 900];
+        let all: Vec<_> = wanted
+            .iter()
+            .map(|number| Registration {
+                epoll: list.as_fd(),
+                target: target.as_fd(),
+                number: *number,
+                events: libc::EPOLLIN as u32,
+                data: u64::MAX - *number as u64,
+            })
+            .collect();
+        register(&all).unwrap();
+        let mut found: Vec<_> = fdinfo(&list)
+            .epoll()
+            .unwrap()
+            .iter()
+            .map(|t| (t.number, t.data))
+            .collect();
+        found.sort_unstable();
+        let mut expected: Vec<_> = all.iter().map(|r| (r.number, r.data)).collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn watches_get_their_numbers_back() {
+        let fd = inotify().unwrap();
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        for (dir, number) in dirs.iter().zip([3, 17]) {
+            let target = std::fs::File::open(dir.path()).unwrap();
+            watch(fd.as_fd(), target.as_fd(), libc::IN_CREATE, number).unwrap();
+        }
+        let mut found: Vec<_> = fdinfo(&fd)
+            .inotify()
+            .unwrap()
+            .iter()
+            .map(|w| w.descriptor)
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, [3, 17]);
+    }
+
+    #[test]
+    fn the_living_and_the_dead_are_held() {
+        let me = std::process::id() as Pid;
+        assert_eq!(
+            fdinfo(&pidfd(me, false).unwrap()).pidfd().unwrap(),
+            Some(me)
+        );
+        assert_eq!(fdinfo(&pidfd_of_the_dead().unwrap()).pidfd().unwrap(), None);
+        let mask = signalfd(0x202).unwrap();
+        assert_eq!(fdinfo(&mask).signalfd().unwrap(), 0x202);
+    }
+}

@@ -1,0 +1,108 @@
+//! Whether two tasks share a kernel object (kcmp(2)). The kernel gives an order too, so that many are compared by sorting.
+
+use crate::{Pid, Result, error::check};
+use std::cmp::Ordering;
+use std::os::fd::RawFd;
+
+const FILE: u64 = 0;
+const FILES: u64 = 2;
+const FS: u64 = 3;
+const EPOLL_TFD: u64 = 7;
+
+fn kcmp(pids: (Pid, Pid), kind: u64, first: u64, second: u64) -> Result<Ordering> {
+    // SAFETY: numbers only, but for KCMP_EPOLL_TFD, whose second index is a pointer to a slot that outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_kcmp, pids.0, pids.1, kind, first, second) };
+    let what = || format!("kcmp of processes {} and {}", pids.0, pids.1);
+    // 3 means "different, and no order is known": as good as any fixed order (kcmp(2)).
+    Ok(match check(result, what)? {
+        0 => Ordering::Equal,
+        1 => Ordering::Less,
+        _ => Ordering::Greater,
+    })
+}
+
+/// Orders two descriptors, each of a process, by their open file description.
+pub fn file(first: (Pid, RawFd), second: (Pid, RawFd)) -> Result<Ordering> {
+    kcmp((first.0, second.0), FILE, first.1 as u64, second.1 as u64)
+}
+
+/// Whether two tasks share a descriptor table.
+pub fn same_table(first: Pid, second: Pid) -> Result<bool> {
+    Ok(kcmp((first, second), FILES, 0, 0)?.is_eq())
+}
+
+/// Whether two tasks share working directory, root and umask.
+pub fn same_fs(first: Pid, second: Pid) -> Result<bool> {
+    Ok(kcmp((first, second), FS, 0, 0)?.is_eq())
+}
+
+/// `struct kcmp_epoll_slot` (include/uapi/linux/kcmp.h).
+#[repr(C)]
+struct Slot {
+    efd: u32,
+    tfd: u32,
+    toff: u32,
+}
+
+/// Whether a descriptor is what the epoll `efd` of process `holder` watches under the number `tfd`; `nth` counts
+/// registrations with the same number.
+pub fn is_watched(
+    descriptor: (Pid, RawFd),
+    holder: Pid,
+    efd: RawFd,
+    tfd: RawFd,
+    nth: u32,
+) -> Result<bool> {
+    let slot = Slot {
+        efd: efd as u32,
+        tfd: tfd as u32,
+        toff: nth,
+    };
+    let address = &raw const slot as u64;
+    Ok(kcmp(
+        (descriptor.0, holder),
+        EPOLL_TFD,
+        descriptor.1 as u64,
+        address,
+    )?
+    .is_eq())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn duplicates_are_equal_and_others_keep_one_order() {
+        let pid = std::process::id() as Pid;
+        let one = std::fs::File::open("/dev/null").unwrap();
+        let dup = one.try_clone().unwrap();
+        let two = std::fs::File::open("/dev/null").unwrap();
+        let compare = |a: &std::fs::File, b: &std::fs::File| {
+            file((pid, a.as_raw_fd()), (pid, b.as_raw_fd())).unwrap()
+        };
+        assert_eq!(compare(&one, &dup), Ordering::Equal);
+        assert_eq!(compare(&one, &two), compare(&dup, &two));
+        assert_eq!(compare(&one, &two), compare(&two, &one).reverse());
+        assert_ne!(compare(&one, &two), Ordering::Equal);
+    }
+
+    #[test]
+    fn what_an_epoll_watches_is_found_after_its_number_is_gone() {
+        use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+        let pid = std::process::id() as Pid;
+        let epoll = Epoll::new(EpollCreateFlags::empty()).unwrap();
+        let (read, _write) = nix::unistd::pipe().unwrap();
+        let number = read.as_raw_fd();
+        epoll
+            .add(&read, EpollEvent::new(EpollFlags::EPOLLIN, 0))
+            .unwrap();
+        let kept = read.try_clone().unwrap();
+        drop(read);
+        let watched =
+            |fd: RawFd| is_watched((pid, fd), pid, epoll.0.as_raw_fd(), number, 0).unwrap();
+        assert!(watched(kept.as_raw_fd()));
+        assert!(!watched(_write.as_raw_fd()));
+    }
+}
