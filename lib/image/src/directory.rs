@@ -5,7 +5,7 @@
 //! it, and every file is opened with openat2(2) and RESOLVE_BENEATH all the same.
 
 use crate::error::{Error, Result};
-use crate::format::{BLOCK, END, VERSION, escape};
+use crate::format::{BLOCK, VERSION, escape};
 use crate::manifest::{First, Line};
 use crate::member::{Member, MemberKind, Segment};
 use crate::reader::Tap;
@@ -242,15 +242,19 @@ impl Tap for DirectoryWriter {
         Ok(())
     }
 
-    fn end(&mut self, path: &str, _offset: u64, _size: u64) -> Result<()> {
+    fn end(&mut self, _path: &str, _offset: u64, _size: u64) -> Result<()> {
         self.file = None;
-        if path == END {
-            let named = self.manifest.flush().and_then(|()| {
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.manifest
+            .flush()
+            .and_then(|()| {
                 std::fs::rename(self.root.path.join(PARTIAL), self.root.path.join(MANIFEST))
-            });
-            named.map_err(|error| unusable(Path::new(MANIFEST), error))?;
-            self.complete = true;
-        }
+            })
+            .map_err(|error| unusable(Path::new(MANIFEST), error))?;
+        self.complete = true;
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with an image, and the exit code that follows from it.
 
+use crate::source::Undecodable;
 use std::fmt;
 use std::io;
 
@@ -149,7 +150,10 @@ impl From<io::Error> for Fault {
         // A source that is itself an image source hands its finding through `io::Error`.
         match error.downcast::<Error>() {
             Ok(error) => Fault::At(error),
-            Err(error) => Fault::Read(error),
+            Err(error) => match error.downcast::<Undecodable>() {
+                Ok(undecodable) => Fault::Damaged(undecodable.to_string()),
+                Err(error) => Fault::Read(error),
+            },
         }
     }
 }

@@ -3,9 +3,11 @@
 //! `process ⇄ kernel ⇄ resources ⇄ **image records ⇄ image stream** ⇄ archive` (you are here: image)
 #![forbid(unsafe_code)]
 
+mod archive;
 pub mod bytes;
 pub mod cgroups;
 mod check;
+mod chunk;
 pub mod container;
 pub mod credentials;
 mod directory;
@@ -24,6 +26,7 @@ pub mod path;
 pub mod process;
 mod reader;
 pub mod rootfs;
+mod seal;
 pub mod signals;
 pub mod sockets;
 mod source;
@@ -33,10 +36,11 @@ pub mod timers;
 pub mod tree;
 mod writer;
 
+pub use archive::{ArchiveWriter, Compression};
 pub use directory::DirectoryWriter;
 pub use error::{Error, Result};
 pub use format::{Pages, Range, Space};
 pub use header::Header;
 pub use member::{Member, MemberKind, Segment};
 pub use reader::{Entry, Kind, Reader, Tap};
-pub use writer::{EntryWriter, Writer};
+pub use writer::{CopyWriter, EntryWriter, Writer};

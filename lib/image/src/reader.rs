@@ -1,12 +1,13 @@
 //! Reads an image in whatever form it comes, and believes nothing of it until its end was checked.
 
+use crate::archive::ArchiveSource;
 use crate::check::{Book, End, Place};
 use crate::directory::DirectoryReader;
 use crate::error::{Error, Fault, Result};
 use crate::format::{BLOCK, END, HEADER, Pages, VERSION, escape};
 use crate::header::{Header, Versioned};
 use crate::member::{Member, MemberKind};
-use crate::source::{Part, Plain, Source};
+use crate::source::{Part, Plain, Source, Zstd};
 use crate::stream;
 use serde::de::DeserializeOwned;
 use std::io::{self, BufRead, Cursor, Read};
@@ -50,6 +51,8 @@ pub trait Tap: Send {
     fn content(&mut self, bytes: &[u8]) -> Result<()>;
     /// The entry that started at `offset` is complete, with `size` bytes of content.
     fn end(&mut self, path: &str, offset: u64, size: u64) -> Result<()>;
+    /// All was right, and all of it was handed over.
+    fn finish(&mut self) -> Result<()>;
 }
 
 struct Current {
@@ -95,11 +98,15 @@ impl Reader {
             None => "the input is too short".into(),
             Some(magic) if magic == ZSTD => {
                 let input = Cursor::new(first).chain(input);
-                let decoder = zstd::stream::read::Decoder::new(input).map_err(Error::Read)?;
+                let decoder = Zstd::new(input).map_err(Error::Read)?;
                 return Reader::start(Box::new(Plain::new(decoder)));
             }
             Some(_) if first.get(257..262) == Some(b"ustar") => {
                 return Reader::start(Box::new(Plain::new(Cursor::new(first).chain(input))));
+            }
+            Some([_, 0x2a, 0x4d, 0x18]) => {
+                let input = Cursor::new(first).chain(input);
+                return Reader::start(Box::new(ArchiveSource::open(input)?));
             }
             Some(_) => "its first bytes are of another kind of file".into(),
         };
@@ -339,6 +346,7 @@ impl Reader {
             }
             .tap(END, at, tap.as_mut())?;
             tap.frame(&last)?;
+            tap.finish()?;
         }
         self.finished = Some(sealed);
         Ok(())

@@ -1,7 +1,8 @@
 //! Where the bytes of an image come from, before they are entries.
 
 use crate::error::Fault;
-use std::io::Read;
+use std::fmt;
+use std::io::{self, BufReader, Read};
 
 /// What a run of bytes of the image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,3 +117,36 @@ impl<R: Read + Send> Source for Plain<R> {
         Ok(self.fill()?.is_empty())
     }
 }
+
+/// A stream that somebody else compressed with zstd.
+pub(crate) struct Zstd<R: Read>(zstd::stream::read::Decoder<'static, BufReader<R>>);
+
+impl<R: Read> Zstd<R> {
+    pub fn new(input: R) -> io::Result<Zstd<R>> {
+        zstd::stream::read::Decoder::new(input).map(Zstd)
+    }
+}
+
+impl<R: Read> Read for Zstd<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf).map_err(|error| {
+            // What the system says has a number; what zstd says of the bytes has none.
+            if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::Interrupted {
+                return error;
+            }
+            io::Error::other(Undecodable(error.to_string()))
+        })
+    }
+}
+
+/// Bytes that are not zstd's.
+#[derive(Debug)]
+pub(crate) struct Undecodable(String);
+
+impl fmt::Display for Undecodable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it cannot be decompressed: {}", self.0)
+    }
+}
+
+impl std::error::Error for Undecodable {}

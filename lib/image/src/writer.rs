@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::format::{BLOCK, END, HEADER, Pages, escape};
 use crate::header::Header;
 use crate::member::{Member, MemberKind};
+use crate::reader::Tap;
 use crate::stream::{self, Blocks};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -218,5 +219,37 @@ impl<W: Write> Write for EntryWriter<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Writes the bytes of an image as a [`Reader`](crate::Reader) reads them.
+pub struct CopyWriter<W>(W);
+
+impl<W: Write + Send> CopyWriter<W> {
+    /// Writes to `out`; its last bytes come only when all was found right.
+    pub fn new(out: W) -> CopyWriter<W> {
+        CopyWriter(out)
+    }
+}
+
+impl<W: Write + Send> Tap for CopyWriter<W> {
+    fn start(&mut self, _member: &Member) -> Result<()> {
+        Ok(())
+    }
+
+    fn frame(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes).map_err(Error::Write)
+    }
+
+    fn content(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes).map_err(Error::Write)
+    }
+
+    fn end(&mut self, _path: &str, _offset: u64, _size: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.0.flush().map_err(Error::Write)
     }
 }

@@ -1,136 +1,12 @@
 //! What the writer writes, the reader reads, and `tar` lists.
 
+mod sample;
+
 use image::format::PAGE;
-use image::header::Header;
-use image::{
-    DirectoryWriter, Error, Kind, Member, MemberKind, Pages, Range, Reader, Segment, Space, Tap,
-    Writer,
-};
-use std::collections::BTreeMap;
+use image::{CopyWriter, DirectoryWriter, Error, Kind, Member, MemberKind, Reader, Writer};
+use sample::{Shared, finish, header, members, pages, read_all, sample};
 use std::io::{Cursor, Read, Write};
-use std::os::unix::ffi::OsStringExt;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
-
-fn header() -> Header {
-    let mut header = Header::new("test 0", "web", "4711");
-    header.created.unix_ns = 1_732_356_000_000_000_000;
-    header
-}
-
-fn members() -> Vec<(Member, Vec<u8>)> {
-    let directory = |path: &str| {
-        let mut member = Member::new(path, MemberKind::Directory);
-        member.mode = 0o1777;
-        (member, Vec::new())
-    };
-    let mut plain = Member::new("rootfs/etc/passwd", MemberKind::Regular { size: 5 });
-    (plain.mtime, plain.mtime_ns) = (-2, 500_000_000);
-    (plain.uid, plain.gid, plain.mode) = (u32::MAX - 1, 0o7_777_777, 0o4755);
-    plain.xattrs = BTreeMap::from([
-        ("security.capability".into(), vec![0, 1, b'\n', 255]),
-        ("user.a=b%c".into(), b"x".to_vec()),
-    ]);
-    let sparse = |name: &str, size, segments: &[(u64, u64)]| {
-        let segments: Vec<Segment> = segments
-            .iter()
-            .map(|(start, len)| Segment {
-                start: *start,
-                len: *len,
-            })
-            .collect();
-        let bytes = segments
-            .iter()
-            .flat_map(|s| vec![b'0' + (s.start / 4096 % 10) as u8; s.len as usize])
-            .collect();
-        (
-            Member::new(
-                format!("rootfs/{name}"),
-                MemberKind::Sparse { size, segments },
-            ),
-            bytes,
-        )
-    };
-    let other = |name: Vec<u8>, kind| {
-        let mut path = b"rootfs/".to_vec();
-        path.extend(name);
-        (
-            Member::new(std::ffi::OsString::from_vec(path), kind),
-            Vec::new(),
-        )
-    };
-    let long = "long/".repeat(30);
-    vec![
-        directory("rootfs"),
-        directory("rootfs/etc"),
-        (plain, b"root\n".to_vec()),
-        sparse("holes", 1 << 20, &[(4096, 8192), (65536, 4096)]),
-        sparse("holes-to-the-end", 100_000, &[(98_304, 1696)]),
-        sparse("holes-without-end", 1 << 30, &[]),
-        other(
-            format!("{long}file").into_bytes(),
-            MemberKind::Regular { size: 0 },
-        ),
-        other(
-            b"z1".to_vec(),
-            MemberKind::Symlink {
-                target: "../../etc/shadow".into(),
-            },
-        ),
-        other(
-            b"z2".to_vec(),
-            MemberKind::HardLink {
-                target: "rootfs/etc/passwd".into(),
-            },
-        ),
-        other(
-            b"z3".to_vec(),
-            MemberKind::CharDevice { major: 1, minor: 3 },
-        ),
-        other(
-            b"z4".to_vec(),
-            MemberKind::BlockDevice {
-                major: 4095,
-                minor: 1_048_575,
-            },
-        ),
-        other(b"z5".to_vec(), MemberKind::Fifo),
-        other(
-            "z6-ä".into(),
-            MemberKind::Symlink {
-                target: "x".repeat(300).into(),
-            },
-        ),
-        other(b"z7-\xff\xfe".to_vec(), MemberKind::Regular { size: 0 }),
-    ]
-}
-
-fn pages() -> Pages {
-    let range = |start, len| Range { start, len };
-    Pages {
-        space: Space::Mm(image::ids::SpaceId(7)),
-        ranges: vec![range(0x7fff_0000_0000, 8192), range(0, 4096)],
-    }
-}
-
-fn sample() -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new(), &header()).unwrap();
-    writer.record("tree.json", &[1, 2, 3]).unwrap();
-    for fill in [1, 2] {
-        let mut entry = writer.pages(&pages()).unwrap();
-        entry.write_all(&[fill; 12288]).unwrap();
-    }
-    writer
-        .blob("data/17", 3)
-        .unwrap()
-        .write_all(b"abc")
-        .unwrap();
-    for (member, bytes) in members() {
-        writer.member(&member).unwrap().write_all(&bytes).unwrap();
-    }
-    writer.record("process/1.json", "one").unwrap();
-    writer.finish().unwrap()
-}
 
 #[test]
 fn what_is_written_is_read_again() {
@@ -280,11 +156,8 @@ fn the_writer_refuses_what_the_reader_would() {
 fn an_image_and_its_directory_are_made_from_each_other_byte_for_byte() {
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join("web");
-    let mut reader = Reader::open(Cursor::new(sample())).unwrap();
-    reader
-        .set_tap(Box::new(DirectoryWriter::create(&directory).unwrap()))
-        .unwrap();
-    while reader.next().unwrap().is_some() {}
+    let writer = DirectoryWriter::create(&directory).unwrap();
+    read_all(&sample(), Some(Box::new(writer))).unwrap();
     assert_eq!(
         std::fs::read(directory.join("rootfs/etc/passwd")).unwrap(),
         b"root\n"
@@ -293,29 +166,10 @@ fn an_image_and_its_directory_are_made_from_each_other_byte_for_byte() {
         !directory.join("rootfs/z1").exists(),
         "links are lines of the manifest only"
     );
-    let mut again = Reader::open_directory(&directory).unwrap();
-    let copy = Arc::new(Mutex::new(Vec::new()));
-    again.set_tap(Box::new(Copy(copy.clone()))).unwrap();
-    while again.next().unwrap().is_some() {}
-    assert!(*copy.lock().unwrap() == sample());
-}
-
-struct Copy(Arc<Mutex<Vec<u8>>>);
-
-impl Tap for Copy {
-    fn start(&mut self, _member: &Member) -> image::Result<()> {
-        Ok(())
-    }
-    fn frame(&mut self, bytes: &[u8]) -> image::Result<()> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(())
-    }
-    fn content(&mut self, bytes: &[u8]) -> image::Result<()> {
-        self.frame(bytes)
-    }
-    fn end(&mut self, _path: &str, _offset: u64, _size: u64) -> image::Result<()> {
-        Ok(())
-    }
+    let copy = Shared::default();
+    let again = Reader::open_directory(&directory).unwrap();
+    finish(again, Some(Box::new(CopyWriter::new(copy.clone())))).unwrap();
+    assert!(copy.bytes() == sample());
 }
 
 #[test]
@@ -329,18 +183,11 @@ fn a_directory_whose_image_was_bad_is_taken_away() {
         if made_before {
             std::fs::create_dir(&directory).unwrap();
         }
-        let mut reader = Reader::open(Cursor::new(image.clone())).unwrap();
-        reader
-            .set_tap(Box::new(DirectoryWriter::create(&directory).unwrap()))
-            .unwrap();
-        let error = loop {
-            match reader.next() {
-                Ok(entry) => assert!(entry.is_some(), "the end was believed"),
-                Err(error) => break error,
-            }
-        };
+        let writer = DirectoryWriter::create(&directory).unwrap();
+        let error = read_all(&image, Some(Box::new(writer)))
+            .err()
+            .expect("the end was believed");
         assert!(error.is_bad_archive());
-        drop(reader);
         assert_eq!(directory.exists(), made_before);
         if made_before {
             assert_eq!(directory.read_dir().unwrap().count(), 0);
@@ -352,22 +199,14 @@ fn a_directory_whose_image_was_bad_is_taken_away() {
 fn a_symbolic_link_in_a_directory_leads_nowhere() {
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join("web");
-    let mut reader = Reader::open(Cursor::new(sample())).unwrap();
-    reader
-        .set_tap(Box::new(DirectoryWriter::create(&directory).unwrap()))
-        .unwrap();
-    while reader.next().unwrap().is_some() {}
+    let writer = DirectoryWriter::create(&directory).unwrap();
+    read_all(&sample(), Some(Box::new(writer))).unwrap();
     let outside = place.path().join("outside");
     std::fs::write(&outside, "abc").unwrap();
     std::fs::remove_file(directory.join("data/17")).unwrap();
     std::os::unix::fs::symlink(&outside, directory.join("data/17")).unwrap();
-    let mut reader = Reader::open_directory(&directory).unwrap();
-    let error = loop {
-        match reader.next() {
-            Ok(entry) => assert!(entry.is_some(), "the link was followed"),
-            Err(error) => break error,
-        }
-    };
+    let reader = Reader::open_directory(&directory).unwrap();
+    let error = finish(reader, None).err().expect("the link was followed");
     assert!(
         matches!(&error, Error::Damaged { entry, .. } if entry == "data/17"),
         "{error}"
