@@ -124,8 +124,6 @@ pub struct Rseq {
     pub signature: u32,
     /// Flags of the registration.
     pub flags: u32,
-    /// The critical section it stood in (`rseq_cs`), which the kernel may clear while we work; 0 for none.
-    pub critical_section: u64,
 }
 
 /// `set_robust_list(2)`.

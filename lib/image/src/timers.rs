@@ -43,7 +43,7 @@ pub struct IntervalTimer {
 pub struct PosixTimer {
     /// The kernel's id.
     pub id: i32,
-    /// `CLOCK_*`; -2 the process's, -6 the creating thread's processor time.
+    /// `CLOCK_*`; -6 the process's, -2 the creating thread's processor time (include/linux/posix-timers.h).
     pub clock: i32,
     /// `SIGEV_SIGNAL` 0, `SIGEV_NONE` 1, `SIGEV_THREAD` 2, with `SIGEV_THREAD_ID` 4.
     pub notify: i32,
@@ -57,6 +57,4 @@ pub struct PosixTimer {
     pub remaining: u64,
     /// Nanoseconds from one expiry to the next; 0 for one only.
     pub interval: u64,
-    /// Expiries not yet told (`timer_getoverrun(2)`).
-    pub overrun: i32,
 }

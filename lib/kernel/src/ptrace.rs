@@ -148,6 +148,11 @@ impl Stopped {
         self.tid
     }
 
+    /// Asks it to stop anew once it runs (`PTRACE_INTERRUPT`), where signals are taken and before it executes anything.
+    pub fn interrupt(&self) -> Result<()> {
+        request(libc::PTRACE_INTERRUPT, self.tid, 0, 0, "interrupt").map(drop)
+    }
+
     fn message(&self) -> Result<u64> {
         let mut message = 0u64;
         self.exchange(libc::PTRACE_GETEVENTMSG, 0, &mut message, "event message")?;
@@ -281,8 +286,8 @@ impl Stopped {
     /// A classic BPF filter of the task's, as raw `sock_filter`s: 0 is the one added last. `None` past the oldest.
     pub fn seccomp_filter(&self, index: u64) -> Result<Option<Vec<[u8; 8]>>> {
         const SECCOMP_GET_FILTER: libc::c_uint = 0x420c;
-        let mut filter = vec![[0u8; 8]; 32768];
-        // SAFETY: the kernel copies at most BPF_MAXINSNS (4096) instructions of 8 bytes; the buffer holds more.
+        let mut filter = vec![[0u8; 8]; 4096];
+        // SAFETY: the kernel copies at most BPF_MAXINSNS (4096) instructions of 8 bytes; the buffer holds as many.
         let count =
             unsafe { libc::ptrace(SECCOMP_GET_FILTER, self.tid, index, filter.as_mut_ptr()) };
         match check(count, || {
@@ -295,6 +300,49 @@ impl Stopped {
             Err(e) if e.raw() == Some(libc::ENOENT) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// `SECCOMP_FILTER_FLAG_*` of a filter, counted as [`Self::seccomp_filter`] does (`PTRACE_SECCOMP_GET_METADATA`).
+    pub fn seccomp_flags(&self, index: u64) -> Result<u64> {
+        const SECCOMP_GET_METADATA: libc::c_uint = 0x420d;
+        let mut metadata = [index, 0]; // struct seccomp_metadata: filter_off, flags
+        self.exchange(
+            SECCOMP_GET_METADATA,
+            size_of_val(&metadata) as u64,
+            &mut metadata,
+            "flags of a seccomp filter",
+        )?;
+        Ok(metadata[1])
+    }
+
+    /// `PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG`; mode 0 where it is off, and before Linux 6.4.
+    pub fn dispatch(&self) -> Result<Dispatch> {
+        const GET_SYSCALL_USER_DISPATCH_CONFIG: libc::c_uint = 0x4211;
+        let mut dispatch = Dispatch::default();
+        let size = size_of::<Dispatch>() as u64;
+        match self.exchange(
+            GET_SYSCALL_USER_DISPATCH_CONFIG,
+            size,
+            &mut dispatch,
+            "syscall user dispatch",
+        ) {
+            Err(e) if e.raw() != Some(libc::EIO) => Err(e),
+            _ => Ok(dispatch),
+        }
+    }
+
+    /// `PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG`.
+    pub fn set_dispatch(&mut self, dispatch: &Dispatch) -> Result<()> {
+        const SET_SYSCALL_USER_DISPATCH_CONFIG: libc::c_uint = 0x4210;
+        let mut dispatch = *dispatch;
+        let size = size_of::<Dispatch>() as u64;
+        self.exchange(
+            SET_SYSCALL_USER_DISPATCH_CONFIG,
+            size,
+            &mut dispatch,
+            "set syscall user dispatch",
+        )
+        .map(drop)
     }
 
     /// Runs on, delivering `signal` (0: none).
@@ -340,6 +388,20 @@ pub struct Rseq {
     /// Flags of the registration.
     pub flags: u32,
     pad: u32,
+}
+
+/// `struct ptrace_sud_config` (include/uapi/linux/ptrace.h).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dispatch {
+    /// `PR_SYS_DISPATCH_*`; 0 is off.
+    pub mode: u64,
+    /// Address of the selector byte.
+    pub selector: u64,
+    /// Start of the range.
+    pub offset: u64,
+    /// Its length.
+    pub len: u64,
 }
 
 /// Asks the parent to trace us, then stops: for a child just forked.

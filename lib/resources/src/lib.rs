@@ -7,10 +7,15 @@
 
 pub mod cgroups;
 pub mod container;
+pub mod credentials;
 pub mod error;
+pub mod limits;
 pub mod namespaces;
+pub mod signals;
 pub mod source;
 pub mod target;
+pub mod threads;
+pub mod timers;
 pub mod tree;
 
 pub use error::{Blocker, Error, Result};

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 pub mod family;
 pub mod fdinfo;
+pub mod limits;
 pub mod mountinfo;
 pub mod stat;
 pub mod status;
+pub mod timers;
 
 /// The directory of one task.
 #[derive(Debug, Clone, PartialEq, Eq)]

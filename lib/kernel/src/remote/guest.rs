@@ -100,9 +100,11 @@ impl Guest {
     /// Takes over a stopped task. Nothing is changed before the first call.
     /// Without gates it can be looked at, and every call is refused.
     pub fn new(task: Stopped, gates: Option<Gates>) -> Result<Self> {
+        let mut registers = task.registers()?;
+        crate::rseq::abort(&task, &mut registers)?;
         Ok(Guest {
             tid: task.tid(),
-            registers: task.registers()?,
+            registers,
             mask: task.signal_mask()?,
             task: Some(task),
             gates,
@@ -116,16 +118,30 @@ impl Guest {
         &self.registers
     }
 
-    /// Ends the calls: the task, stopped, with its own registers and mask.
-    pub fn finish(mut self) -> Result<Stopped> {
-        let mut task = self.task.take().ok_or(Error::Gone { pid: self.tid })?;
+    /// The mask of blocked signals as it was at the stop.
+    pub fn mask(&self) -> u64 {
+        self.mask
+    }
+
+    /// Ends the calls, until another one is made: the task has its own registers and mask. All threads of a process
+    /// lay their frame in the same place, so one must rest before another makes calls.
+    pub fn rest(&mut self) -> Result<()> {
         if self.frame != 0 {
+            let task = self.task.as_mut().ok_or(Error::Gone { pid: self.tid })?;
             // The mask first: dying in between, the task still heals itself through the frame.
             task.set_signal_mask(self.mask)?;
             let mut registers = self.registers;
             arch::resume_call(&mut registers);
             task.set_registers(&registers)?;
+            self.frame = 0;
         }
+        Ok(())
+    }
+
+    /// Ends the calls: the task, stopped, with its own registers and mask.
+    pub fn finish(mut self) -> Result<Stopped> {
+        self.rest()?;
+        let task = self.task.take().ok_or(Error::Gone { pid: self.tid })?;
         if self.stop_signal != 0 {
             // SAFETY: no pointers.
             unsafe { libc::syscall(libc::SYS_tkill, self.tid, self.stop_signal) };

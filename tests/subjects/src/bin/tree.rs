@@ -133,7 +133,11 @@ fn main() -> ExitCode {
         .map(|line| line.replacen("after", "before", 1))
         .collect();
     stage.same("their places", before, after);
-    stage.same("the subreaper", Ok(true), nix::sys::prctl::get_child_subreaper());
+    stage.same(
+        "the subreaper",
+        Ok(true),
+        nix::sys::prctl::get_child_subreaper(),
+    );
     for (pid, end) in [
         (exited, WaitStatus::Exited(Pid::from_raw(exited), 42)),
         (

@@ -1,0 +1,131 @@
+//! Scheduling policy, processors, io priority: all from outside, by thread id.
+
+use crate::Result;
+use image::threads::Scheduling;
+use kernel::proc::Proc;
+use kernel::sched::{self, Attributes};
+
+/// `SCHED_DEADLINE` alone has a runtime of its own; for others it is the slice the scheduler gives.
+const SCHED_DEADLINE: u32 = 6;
+/// What `sched_setattr` takes of the flags: reset on fork, and those of `SCHED_DEADLINE`
+/// (include/uapi/linux/sched.h); bounds on utilisation need a longer struct.
+const FLAGS: u64 = 0x07;
+/// `CPU_SETSIZE`: the kernel takes of a mask what it has.
+const ALL: u32 = 1024;
+
+pub(super) fn dump(tid: kernel::Pid) -> Result<Scheduling> {
+    let found = sched::attributes(tid)?;
+    let usual = sched::attributes(0)?;
+    // A slice as everybody's is nobody's own choice (Linux 6.12 reports it as the runtime).
+    let own = found.policy == SCHED_DEADLINE || found.runtime != usual.runtime;
+    let slack = Proc::process(tid).text("timerslack_ns")?;
+    let slack = slack.trim().parse().map_err(|_| {
+        kernel::Error::unreadable(
+            format!("/proc/{tid}/timerslack_ns"),
+            format!("not a number: {slack:?}"),
+        )
+    })?;
+    let processors = sched::processors(tid)?;
+    let online = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Scheduling {
+        policy: found.policy,
+        flags: found.flags & FLAGS,
+        nice: found.nice,
+        priority: found.priority,
+        runtime: if own { found.runtime } else { 0 },
+        deadline: found.deadline,
+        period: found.period,
+        processors: (processors.len() < online.max(configured())).then_some(processors),
+        io_priority: sched::io_priority(tid)?,
+        timer_slack: slack,
+    })
+}
+
+/// How many processors are online, whichever of them we may use ourselves.
+fn configured() -> usize {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    count(&text)
+}
+
+/// Counts a list like `0-3,8`.
+fn count(list: &str) -> usize {
+    list.trim()
+        .split(',')
+        .filter_map(|range| match range.split_once('-') {
+            Some((first, last)) => {
+                let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+                last.checked_sub(first)?.checked_add(1)
+            }
+            None => range.parse::<usize>().ok().map(|_| 1),
+        })
+        .sum()
+}
+
+pub(super) fn restore(tid: kernel::Pid, record: &Scheduling) -> Result<Vec<String>> {
+    let mut words = Vec::new();
+    let mut report = |what: &str, result: kernel::Result<()>| match result {
+        Err(e) if e.raw() == Some(libc::ESRCH) => Err(e),
+        Err(e) => {
+            words.push(format!("{what} stays as it is here: {e}"));
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    };
+    let found = sched::attributes(tid)?;
+    let wanted = Attributes {
+        policy: record.policy,
+        flags: record.flags,
+        nice: record.nice,
+        priority: record.priority,
+        runtime: record.runtime,
+        deadline: record.deadline,
+        period: record.period,
+        ..Attributes::default()
+    };
+    let as_before = (
+        found.policy,
+        found.flags & FLAGS,
+        found.nice,
+        found.priority,
+    ) == (wanted.policy, wanted.flags, wanted.nice, wanted.priority);
+    if !as_before || wanted.runtime != 0 {
+        report("scheduling", sched::set_attributes(tid, wanted))?;
+    }
+    let all: Vec<u32> = (0..ALL).collect();
+    match &record.processors {
+        None => report("affinity", sched::set_processors(tid, &all))?,
+        Some(some) => {
+            let result = sched::set_processors(tid, some);
+            if result.is_err() {
+                // None of them is here: as the kernel does when a processor goes away.
+                sched::set_processors(tid, &all)?;
+            }
+            report("affinity", result)?;
+        }
+    }
+    if sched::io_priority(tid)? != record.io_priority {
+        report(
+            "io priority",
+            sched::set_io_priority(tid, record.io_priority),
+        )?;
+    }
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_processors_are_counted() {
+        for (list, n) in [
+            ("0-3\n", 4),
+            ("0", 1),
+            ("0-1,4,6-7\n", 5),
+            ("", 0),
+            ("3-1", 0),
+        ] {
+            assert_eq!(count(list), n, "{list:?}");
+        }
+    }
+}
