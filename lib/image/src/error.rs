@@ -107,6 +107,9 @@ impl fmt::Display for Error {
                 "the image has no seal and one is required; run it through pack first"
             ),
             Error::Read(error) => write!(f, "cannot read the image: {error}"),
+            Error::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                write!(f, "cannot write: what reads the pipe has ended ({error})")
+            }
             Error::Write(error) => write!(f, "cannot write: {error}"),
             Error::Directory { path, error } => {
                 write!(f, "cannot use {path} of the unpacked image: {error}")

@@ -1,5 +1,7 @@
 //! The first entry, `header.json`: who wrote the image, where, and what a host needs to run it.
 
+mod features;
+
 use crate::format::VERSION;
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -36,6 +36,20 @@ pub struct Reader {
     /// Path of the current entry as text, or of the one before.
     path: String,
     finished: Option<bool>,
+    form: Form,
+}
+
+/// In which form an image comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The stream as it is.
+    Bare,
+    /// Compressed by zstd, without a seal.
+    Compressed,
+    /// An archive: compressed, with a seal.
+    Archive,
+    /// The directory form.
+    Directory,
 }
 
 /// Gets every byte of an image as it is read, and its last entry only when all was found right.
@@ -99,14 +113,17 @@ impl Reader {
             Some(magic) if magic == ZSTD => {
                 let input = Cursor::new(first).chain(input);
                 let decoder = Zstd::new(input).map_err(Error::Read)?;
-                return Reader::start(Box::new(Plain::new(decoder)));
+                return Reader::start(Box::new(Plain::new(decoder)), Form::Compressed);
             }
             Some(_) if first.get(257..262) == Some(b"ustar") => {
-                return Reader::start(Box::new(Plain::new(Cursor::new(first).chain(input))));
+                return Reader::start(
+                    Box::new(Plain::new(Cursor::new(first).chain(input))),
+                    Form::Bare,
+                );
             }
             Some([_, 0x2a, 0x4d, 0x18]) => {
                 let input = Cursor::new(first).chain(input);
-                return Reader::start(Box::new(ArchiveSource::open(input)?));
+                return Reader::start(Box::new(ArchiveSource::open(input)?), Form::Archive);
             }
             Some(_) => "its first bytes are of another kind of file".into(),
         };
@@ -116,10 +133,10 @@ impl Reader {
     /// Opens the directory form of an image.
     pub fn open_directory(directory: &Path) -> Result<Reader> {
         let read = DirectoryReader::open(directory)?;
-        Reader::start(Box::new(Plain::new(read)))
+        Reader::start(Box::new(Plain::new(read)), Form::Directory)
     }
 
-    fn start(source: Box<dyn Source>) -> Result<Reader> {
+    fn start(source: Box<dyn Source>, form: Form) -> Result<Reader> {
         let mut reader = Reader {
             source,
             fast: Xxh3::new(),
@@ -132,6 +149,7 @@ impl Reader {
             entry: None,
             path: HEADER.to_owned(),
             finished: None,
+            form,
         };
         let head = reader.decode_head()?;
         reader.fast.update(&head.raw);
@@ -224,6 +242,20 @@ impl Reader {
             current.left = 0;
         }
         self.parse(&bytes)
+    }
+
+    /// Refuses an input in a form that has no seal. Whether the seal is right shows at the end.
+    pub fn require_seal(&self) -> Result<()> {
+        if self.form == Form::Archive {
+            Ok(())
+        } else {
+            Err(Error::Unsealed)
+        }
+    }
+
+    /// In which form the image came.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// Whether the image had a seal, and it was right. Not known before the end: then false.

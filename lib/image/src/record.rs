@@ -1,0 +1,63 @@
+//! The JSON records of an image by their paths: what a reader knows, and what it refuses.
+
+use crate::container::Container;
+use crate::error::Result;
+use crate::files::OpenFiles;
+use crate::ids::Pid;
+use crate::memory::shared::Objects;
+use crate::process::Process;
+use crate::reader::Entry;
+use crate::tree::Tree;
+
+/// Path of the container's own record.
+pub const CONTAINER: &str = "container.json";
+/// Path of the record of the process tree.
+pub const TREE: &str = "tree.json";
+/// Path of the record of memory objects.
+pub const MEMORY: &str = "memory.json";
+/// Path of the record of open files.
+pub const FILES: &str = "files.json";
+
+/// Path of the record of one process.
+pub fn process(pid: Pid) -> String {
+    format!("process/{pid}.json")
+}
+
+/// Any record after the header.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// `container.json`.
+    Container(Box<Container>),
+    /// `tree.json`.
+    Tree(Tree),
+    /// `memory.json`.
+    Memory(Objects),
+    /// `files.json`.
+    Files(Box<OpenFiles>),
+    /// `process/PID.json`.
+    Process(Box<Process>),
+}
+
+impl Record {
+    /// Reads the record that an entry is; one that is not known is refused by name.
+    pub fn read(entry: &mut Entry<'_>) -> Result<Record> {
+        match entry.path() {
+            CONTAINER => entry.json().map(Record::Container),
+            TREE => entry.json().map(Record::Tree),
+            MEMORY => entry.json().map(Record::Memory),
+            FILES => entry.json().map(Record::Files),
+            path if path.starts_with("process/") => {
+                let record: Box<Process> = entry.json()?;
+                if entry.path() != process(record.pid) {
+                    let what = format!("it is the record of process {}", record.pid);
+                    return Err(entry.damaged(what));
+                }
+                Ok(Record::Process(record))
+            }
+            path => {
+                let what = format!("{path} is a record that is not known here");
+                Err(entry.damaged(what))
+            }
+        }
+    }
+}
