@@ -226,7 +226,10 @@ impl Host {
     /// line's program has in the host. The line is one simple command (it is `exec`ed).
     pub fn start(&self, line: &str, output: &Path) -> i32 {
         let script = output.with_extension("start");
-        std::fs::write(&script, format!("exec {line}\n")).expect("write the start script");
+        // Descriptors that the test itself was started with (a job server's pipe, say) are not the program's. 255 is
+        // the script.
+        let close = "for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -lt 3 ] || [ $fd = 255 ] || eval \"exec $fd>&-\"; done";
+        std::fs::write(&script, format!("{close}\nexec {line}\n")).expect("write the start script");
         // A pid of one's own choice, so that it is free on the other host as well.
         let pid = self
             .sh(&format!(

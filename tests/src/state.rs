@@ -57,6 +57,36 @@ impl State {
         State(all)
     }
 
+    /// The part that a program at work leaves alone: not its threads, descriptors and anonymous memory, which come and
+    /// go between one look and the next.
+    pub fn enduring(mut self) -> Self {
+        for process in self.0.values_mut() {
+            process.retain(|file, _| {
+                !file.starts_with("fd/")
+                    && !["threads", "timers", "scheduling"].contains(&file.as_str())
+            });
+            let keep = |file: &mut String, wanted: fn(&str) -> bool| {
+                *file = file
+                    .lines()
+                    .filter(|line| wanted(line))
+                    .map(|line| format!("{line}\n"))
+                    .collect();
+            };
+            if let Some(status) = process.get_mut("status") {
+                let gone = |line: &str| {
+                    !["Threads", "FDSize", "SigPnd", "ShdPnd", "SigBlk"]
+                        .iter()
+                        .any(|key| line.starts_with(key))
+                };
+                keep(status, gone);
+            }
+            if let Some(maps) = process.get_mut("maps") {
+                keep(maps, |line| line.contains('/') || line.contains("[v"));
+            }
+        }
+        self
+    }
+
     /// Panics with a list of all differences, unless there are none.
     #[track_caller]
     pub fn assert_same(&self, after: &State) {

@@ -2,14 +2,15 @@
 //! generations over `nc` and `ssh` between two hosts, and as three replicas of one archive.
 #![forbid(unsafe_code)]
 
-use ferry_tests::{Host, LONG, Program, Restored, Way, programs, until};
+use ferry_tests::{Host, LONG, Program, Restored, State, Way, programs, until};
 use std::time::Duration;
 
 /// Three generations between two hosts: over `nc` there, over `ssh` back, over `nc` there again. `proof` is called
-/// after each with the number of the generation.
+/// after each with the number of the generation, and `look` says what of the state must be the same.
 fn three_generations<'h>(
     program: &Program<'h>,
     hosts: (&'h Host, &'h Host),
+    look: fn(State) -> State,
     mut proof: impl FnMut(&Program<'h>, usize),
 ) -> Program<'h> {
     let mut program = program.clone();
@@ -17,14 +18,14 @@ fn three_generations<'h>(
         .into_iter()
         .enumerate()
     {
-        let before = program.state();
+        let before = look(program.state());
         let old = program.clone();
         program = way.carry(&program, to, "").0;
         assert!(
             !old.host.lives(old.pid) || std::ptr::eq(old.host, to),
             "the original still runs"
         );
-        before.assert_same(&program.state());
+        before.assert_same(&look(program.state()));
         proof(&program, generation + 1);
     }
     program
@@ -79,10 +80,15 @@ fn a_counter_goes_on(start: impl for<'h> Fn(&'h Host) -> Program<'h>, port: u16,
         assert_eq!(program.answer(port, "/"), count.to_string());
     }
     std::thread::sleep(calm);
-    let program = three_generations(&program, (&alder, &birch), |program, generation| {
-        assert_eq!(program.answer(port, "/"), (5 + generation).to_string());
-        std::thread::sleep(calm);
-    });
+    let program = three_generations(
+        &program,
+        (&alder, &birch),
+        |state| state,
+        |program, generation| {
+            assert_eq!(program.answer(port, "/"), (5 + generation).to_string());
+            std::thread::sleep(calm);
+        },
+    );
     for (replica, restored) in three_replicas(&program, &birch) {
         assert_eq!(get(&birch, &restored.addresses[0], port, "/"), "9");
         assert_eq!(replica.answer(port, "/"), "10");
@@ -140,10 +146,15 @@ fn a_python_script_half_way_goes_on_with_its_files_its_pipe_and_its_generator() 
         "2|7933|line 2|turn 1|no name any more",
         "3|7937|line 3|turn 2|no name any more",
     ];
-    let program = three_generations(&program, (&alder, &birch), |program, generation| {
-        turn(generation);
-        program.says(expected[generation - 1]);
-    });
+    let program = three_generations(
+        &program,
+        (&alder, &birch),
+        |state| state,
+        |program, generation| {
+            turn(generation);
+            program.says(expected[generation - 1]);
+        },
+    );
     let replicas = three_replicas(&program, &birch);
     turn(4);
     let output = until("all three to take their turn", LONG, || {
@@ -208,18 +219,23 @@ fn redis_keeps_every_key_counts_on_and_saves() {
     let digest = ask(&program, "DEBUG DIGEST").expect("a digest");
     let size = ask(&program, "DBSIZE").expect("a size");
     assert_eq!(size, "200001");
-    let program = three_generations(&program, (&alder, &birch), |program, generation| {
-        assert_eq!(ask(program, "DBSIZE"), Some(size.clone()));
-        if generation == 1 {
-            assert_eq!(ask(program, "DEBUG DIGEST"), Some(digest.clone()));
-        }
-        assert_eq!(
-            ask(program, "INCR visits"),
-            Some((generation + 1).to_string())
-        );
-        assert_eq!(ask(program, "GET key:77").map(|v| v.len()), Some(1040));
-        saves(program);
-    });
+    let program = three_generations(
+        &program,
+        (&alder, &birch),
+        |state| state,
+        |program, generation| {
+            assert_eq!(ask(program, "DBSIZE"), Some(size.clone()));
+            if generation == 1 {
+                assert_eq!(ask(program, "DEBUG DIGEST"), Some(digest.clone()));
+            }
+            assert_eq!(
+                ask(program, "INCR visits"),
+                Some((generation + 1).to_string())
+            );
+            assert_eq!(ask(program, "GET key:77").map(|v| v.len()), Some(1040));
+            saves(program);
+        },
+    );
     ask(&program, "SET visits 1");
     for (replica, restored) in three_replicas(&program, &birch) {
         assert_eq!(ask(&replica, "DEBUG DIGEST"), Some(digest.clone()));
@@ -266,17 +282,22 @@ fn a_jvm_counter_goes_on_with_its_threads_and_timers() {
     std::thread::sleep(Duration::from_millis(1500));
     let mut before = ticks(&program);
     std::thread::sleep(Duration::from_millis(1500));
-    let program = three_generations(&program, (&alder, &birch), |program, generation| {
-        assert_eq!(program.answer(8000, "/"), (20 + generation).to_string());
-        let then = ticks(program);
-        until("both timers to go on", LONG, || {
-            let now = ticks(program);
-            (now.0 > then.0 && now.1 > then.1).then_some(())
-        });
-        assert!(then >= before, "timers went back: {before:?} {then:?}");
-        before = then;
-        std::thread::sleep(Duration::from_millis(1500));
-    });
+    let program = three_generations(
+        &program,
+        (&alder, &birch),
+        State::enduring,
+        |program, generation| {
+            assert_eq!(program.answer(8000, "/"), (20 + generation).to_string());
+            let then = ticks(program);
+            until("both timers to go on", LONG, || {
+                let now = ticks(program);
+                (now.0 > then.0 && now.1 > then.1).then_some(())
+            });
+            assert!(then >= before, "timers went back: {before:?} {then:?}");
+            before = then;
+            std::thread::sleep(Duration::from_millis(1500));
+        },
+    );
     for (_, restored) in three_replicas(&program, &birch) {
         assert_eq!(get(&birch, &restored.addresses[0], 8000, "/"), "24");
     }
@@ -315,32 +336,38 @@ fn nginx_serves_on_and_reloads() {
     let (alder, birch) = Host::pair();
     let (program, directory) = nginx(&alder);
     assert_eq!(program.tree().len(), 3, "a master and two workers");
-    let program = three_generations(&program, (&alder, &birch), |program, generation| {
-        assert_eq!(program.answer(8080, "/"), "one");
-        let workers = program.host.children(program.pid);
-        let page = format!("two{generation}.html");
-        std::fs::write(directory.join("html").join(&page), "two\n").expect("write a page");
-        let configuration =
-            std::fs::read_to_string(directory.join("nginx.conf")).expect("the configuration");
-        let changed = configuration.replace("root html;", &format!("root html; index {page};"));
-        std::fs::write(directory.join("nginx.conf"), changed).expect("change the configuration");
-        program.host.sh(&format!("kill -HUP {}", program.pid)).ok();
-        until("the new configuration to be served", LONG, || {
-            program.get(8080, "/").filter(|page| page == "two")
-        });
-        std::fs::write(directory.join("nginx.conf"), configuration)
-            .expect("restore the configuration");
-        program.host.sh(&format!("kill -HUP {}", program.pid)).ok();
-        until("the old workers to go", LONG, || {
-            let now = program.host.children(program.pid);
-            (now.len() == 2
-                && now.iter().all(|pid| !workers.contains(pid))
-                && program.get(8080, "/")? == "one")
-                .then_some(())
-        });
-        // Two reloads in a row: the workers of the first one end in their own time.
-        std::thread::sleep(Duration::from_millis(300));
-    });
+    let program = three_generations(
+        &program,
+        (&alder, &birch),
+        |state| state,
+        |program, generation| {
+            assert_eq!(program.answer(8080, "/"), "one");
+            let workers = program.host.children(program.pid);
+            let page = format!("two{generation}.html");
+            std::fs::write(directory.join("html").join(&page), "two\n").expect("write a page");
+            let configuration =
+                std::fs::read_to_string(directory.join("nginx.conf")).expect("the configuration");
+            let changed = configuration.replace("root html;", &format!("root html; index {page};"));
+            std::fs::write(directory.join("nginx.conf"), changed)
+                .expect("change the configuration");
+            program.host.sh(&format!("kill -HUP {}", program.pid)).ok();
+            until("the new configuration to be served", LONG, || {
+                program.get(8080, "/").filter(|page| page == "two")
+            });
+            std::fs::write(directory.join("nginx.conf"), configuration)
+                .expect("restore the configuration");
+            program.host.sh(&format!("kill -HUP {}", program.pid)).ok();
+            until("the old workers to go", LONG, || {
+                let now = program.host.children(program.pid);
+                (now.len() == 2
+                    && now.iter().all(|pid| !workers.contains(pid))
+                    && program.get(8080, "/")? == "one")
+                    .then_some(())
+            });
+            // Two reloads in a row: the workers of the first one end in their own time.
+            std::thread::sleep(Duration::from_millis(300));
+        },
+    );
     for (_, restored) in three_replicas(&program, &birch) {
         assert_eq!(get(&birch, &restored.addresses[0], 8080, "/"), "one");
     }
