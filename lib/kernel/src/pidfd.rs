@@ -1,7 +1,7 @@
 //! Process descriptors: signals that cannot hit the wrong process, and descriptors borrowed from a task (`pidfd_getfd(2)`).
 
 use crate::{Pid, Result, error::check};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A process, held by descriptor.
 #[derive(Debug)]
@@ -50,6 +50,12 @@ impl PidFd {
             format!("signal {signal} to process {}", self.pid)
         })?;
         Ok(())
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

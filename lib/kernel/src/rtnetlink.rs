@@ -158,11 +158,12 @@ impl Rtnetlink {
         Ok(found)
     }
 
-    /// Makes a bridge.
-    pub fn add_bridge(&mut self, name: &str) -> Result<()> {
+    /// Makes a bridge, with a hardware address that does not change with its ports.
+    pub fn add_bridge(&mut self, name: &str, mac: [u8; 6]) -> Result<()> {
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName(name.into()),
+            LinkAttribute::Address(mac.to_vec()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
         ];
         let ask = RouteNetlinkMessage::NewLink(message);
@@ -483,7 +484,7 @@ mod tests {
     fn a_bridge_and_a_pair_are_made_found_and_removed() {
         let (host, guest) = (Network::new(), Network::new());
         host.within(|rt| {
-            rt.add_bridge("b0").unwrap();
+            rt.add_bridge("b0", [2, 0, 0, 0, 0, 1]).unwrap();
             let bridge = rt.link("b0").unwrap().unwrap();
             assert_eq!((bridge.kind.as_str(), bridge.up), ("bridge", false));
             rt.set_up(bridge.index, true).unwrap();

@@ -17,6 +17,7 @@ pub mod target;
 pub mod threads;
 pub mod timers;
 pub mod tree;
+pub mod vessel;
 
 pub use error::{Blocker, Error, Result};
 pub use source::{Source, SourceProcess, SourceThread};

@@ -153,6 +153,17 @@ pub fn restore(pid: Pid, network: &Network) -> Result<()> {
     within(pid, &[Namespace::Net], || configure(network))?
 }
 
+/// Brings up the loopback of the namespace of process `pid`.
+pub fn loopback(pid: Pid) -> Result<()> {
+    within(pid, &[Namespace::Net], || {
+        let mut rt = Rtnetlink::open()?;
+        for link in rt.links()?.iter().filter(|link| link.loopback) {
+            rt.set_up(link.index, true)?;
+        }
+        Ok(())
+    })?
+}
+
 fn configure(network: &Network) -> Result<()> {
     let mut rt = Rtnetlink::open()?;
     let present = rt.links()?;

@@ -1,0 +1,175 @@
+//! The new process, inside its new namespaces: sets them up, says so, and waits to be filled. Runs in a copy of
+//! `restore`'s memory; nothing of it returns.
+
+use super::plan::Plan;
+use super::stdio;
+use crate::namespaces::{ipc, mount, uts};
+use crate::{Error, Result};
+use kernel::namespaces::{keep_only, leave};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// Longest message between the vessel and its maker, bytes.
+pub(super) const MESSAGE: usize = 8192;
+
+/// What the new process has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Word {
+    /// All is set up; with remarks for the user.
+    Ready(Vec<String>),
+    /// It is not, and why; whether it is the image that asks for what cannot be.
+    Failed(String),
+}
+
+impl Word {
+    fn to_bytes(&self) -> Vec<u8> {
+        let text = match self {
+            Word::Ready(remarks) => format!("+{}", remarks.join("\n")),
+            Word::Failed(why) => format!("-{why}"),
+        };
+        let mut bytes = text.into_bytes();
+        bytes.truncate(MESSAGE);
+        bytes
+    }
+
+    pub(super) fn of(bytes: &[u8]) -> Word {
+        let text = String::from_utf8_lossy(bytes.get(1..).unwrap_or_default());
+        match bytes.first() {
+            Some(b'+') => Word::Ready(text.lines().map(String::from).collect()),
+            Some(_) => Word::Failed(text.into_owned()),
+            None => {
+                Word::Failed("the vessel's first process died while it was being set up".into())
+            }
+        }
+    }
+}
+
+/// The life of the new process.
+pub(super) fn live(plan: &Plan, socket: OwnedFd) -> ! {
+    let Ok(socket) = keep_only(socket) else {
+        leave(1)
+    };
+    let word = match set_up(plan) {
+        Ok(remarks) => Word::Ready(remarks),
+        Err(e) => Word::Failed(e.to_string()),
+    };
+    let said = send(socket.as_raw_fd(), &word.to_bytes(), MsgFlags::MSG_NOSIGNAL);
+    if said.is_err() || matches!(word, Word::Failed(_)) {
+        leave(1);
+    }
+    // A process to be poured into never gets past this: it is stopped here and gets other memory. An init goes on once
+    // it is told to. The end of the socket is the end of `restore`, and of all it has made.
+    if !told(&socket) {
+        leave(1);
+    }
+    drop(socket);
+    init(plan.root)
+}
+
+fn told(socket: &OwnedFd) -> bool {
+    loop {
+        let mut byte = [0];
+        match recv(socket.as_raw_fd(), &mut byte, MsgFlags::empty()) {
+            Ok(n) => return n > 0,
+            // Being stopped and let go by a tracer leaves odd error numbers (ERESTARTSYS): ask again.
+            Err(_) => continue,
+        }
+    }
+}
+
+fn set_up(plan: &Plan) -> Result<Vec<String>> {
+    if plan.init {
+        // Nothing of the terminal `restore` was called from, and no signal but by way of `init`.
+        nix::unistd::setsid().map_err(|e| kernel::Error::errno("setsid", e as i32))?;
+        super::block_all_signals();
+        super::entitle(&plan.name);
+    }
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    if let Some(record) = &plan.uts {
+        uts::restore(record)?;
+    }
+    if let Some(record) = &plan.ipc {
+        ipc::restore(record)?;
+    }
+    let mut remarks = Vec::new();
+    if plan.mounts.is_some() {
+        let missing = mount::restore(plan.mounts.as_ref(), plan.rootfs.as_deref())?;
+        if !missing.is_empty() {
+            remarks.push(format!(
+                "not mounted on this host, as they were on the source: {}",
+                missing.join(", ")
+            ));
+        }
+    }
+    nix::unistd::chdir("/").map_err(|e| kernel::Error::errno("chdir /", e as i32))?;
+    if plan.init {
+        stdio();
+    }
+    Ok(remarks)
+}
+
+/// Process 1 of a container whose root process is another: reaps orphans, hands signals on, and ends as the root does.
+/// All signals are blocked, and taken one by one.
+pub fn init(root: image::ids::Pid) -> ! {
+    let root = Pid::from_raw(root);
+    let all = SigSet::all();
+    loop {
+        if let Some(status) = reap(root) {
+            leave(status);
+        }
+        match all.wait() {
+            Ok(Signal::SIGCHLD) | Err(_) => {}
+            // Those that say something about us, and not to the container.
+            Ok(Signal::SIGPIPE | Signal::SIGTTIN | Signal::SIGTTOU | Signal::SIGTSTP) => {}
+            Ok(signal) => {
+                let _ = kill(root, signal);
+            }
+        }
+    }
+}
+
+/// Reaps all that has ended; the exit status of the root, if it was among them, as a shell gives it (128 + signal).
+fn reap(root: Pid) -> Option<i32> {
+    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
+    loop {
+        match waitpid(None, Some(flags)) {
+            Ok(WaitStatus::Exited(pid, status)) if pid == root => return Some(status),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == root => {
+                return Some(128 + signal as i32);
+            }
+            Ok(WaitStatus::StillAlive) => return None,
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return Some(0), // no child is left
+        }
+    }
+}
+
+impl From<Word> for Result<Vec<String>> {
+    fn from(word: Word) -> Self {
+        match word {
+            Word::Ready(remarks) => Ok(remarks),
+            Word::Failed(why) => Err(Error::Refused(why)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_heard_as_they_were_said() {
+        for word in [
+            Word::Ready(vec![]),
+            Word::Ready(vec!["one".into(), "two".into()]),
+            Word::Failed("no".into()),
+        ] {
+            assert_eq!(Word::of(&word.to_bytes()), word);
+        }
+        assert!(matches!(Word::of(b""), Word::Failed(_)));
+    }
+}

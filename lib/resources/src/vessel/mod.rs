@@ -1,0 +1,517 @@
+//! The native vessel: an empty process inside new namespaces of its own, traced and stopped, into which a tree is poured.
+//! Everything made for it is in the registry from the start, and a keeper takes it away when process 1 is gone, whatever
+//! becomes of `restore`.
+
+use crate::namespaces::time::{self, Clocks};
+use crate::namespaces::{mount, network};
+use crate::{Error, Result};
+use image::container::Container;
+use image::namespaces::mount::Mounts;
+use kernel::arch::Registers;
+use kernel::namespaces::{Birth, Forked, Kind, fork};
+use kernel::pidfd::PidFd;
+use kernel::ptrace::{self, Event, Stopped, options};
+use kernel::remote::Stub;
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use std::fs::{self, DirBuilder};
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+mod bridge;
+mod cgroup;
+mod inside;
+mod keeper;
+mod plan;
+pub mod registry;
+
+pub use inside::init;
+
+use plan::{Link, Plan, plan};
+use registry::{Entry, NETNS, Process};
+
+/// What the user asks of a native container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// A name of its own (`-n`), with pids, mounts and a network of its own.
+    pub name: Option<String>,
+    /// `--network`; none: as it was, or the bridge where it gets a name.
+    pub network: Option<Network>,
+    /// A pid namespace of its own (`--pidns`), also without a name.
+    pub pids: bool,
+    /// `--rootfs`: the directory that becomes its root.
+    pub rootfs: Option<PathBuf>,
+    /// What its clocks are to show, in a time namespace of its own; none: the host's.
+    pub clocks: Option<Clocks>,
+    /// What it is restored from, for the registry.
+    pub archive: String,
+}
+
+/// How a container is to be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// By the host's network.
+    Host,
+    /// By an address of its own on our bridge.
+    Bridge,
+    /// Not at all.
+    None,
+}
+
+/// A vessel. Dropped before [`Vessel::release`], it is taken down with all that was made for it.
+#[derive(Debug)]
+pub struct Vessel {
+    /// Its first process, traced and stopped; taken out by [`Vessel::first`].
+    first: Option<Stopped>,
+    pid: kernel::Pid,
+    pidfd: PidFd,
+    /// Those at the stop.
+    registers: Option<Registers>,
+    is_init: bool,
+    socket: OwnedFd,
+    keeper: Option<PidFd>,
+    entry: Option<Entry>,
+    mounts: Option<Mounts>,
+    changed: Vec<(IpAddr, IpAddr)>,
+    warnings: Vec<String>,
+    released: bool,
+}
+
+/// Makes the vessel of a container. The calling process must have one thread.
+pub fn make(container: &Container, options: &Options) -> Result<Vessel> {
+    if let Some(name) = &options.name {
+        registry::check_name(name)?;
+    }
+    let id = random_id()?;
+    let name = options.name.clone().unwrap_or_else(|| id.clone());
+    let plan = plan(
+        container,
+        options,
+        &name,
+        Path::new(mount::KEPT).join(&name),
+    )?;
+    let mut warnings = Vec::new();
+    let mut making = Making::default();
+    let place = if plan.registered() {
+        making.reserve(&plan, id, &options.archive, &mut warnings)?
+    } else {
+        None
+    };
+    let mut vessel = making.launch(&plan, warnings)?;
+    vessel.connect(&plan, place.as_ref())?;
+    vessel.stop()?;
+    if let Link::Bridge { .. } = plan.link
+        && let Some(place) = &place
+    {
+        let new = IpAddr::V4(place.address);
+        let old = container
+            .addresses
+            .iter()
+            .filter(|a| a.is_ipv4() && **a != new);
+        vessel.changed = old.map(|old| (*old, new)).collect();
+    }
+    Ok(vessel)
+}
+
+/// What has been made while there is no process yet.
+#[derive(Default)]
+struct Making {
+    entry: Option<Entry>,
+}
+
+impl Making {
+    /// Enters the name into the registry, with an address, a directory and a cgroup.
+    fn reserve(
+        &mut self,
+        plan: &Plan,
+        id: String,
+        archive: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<bridge::Place>> {
+        let lock = registry::lock()?;
+        let entries = registry::list(&lock)?;
+        registry::check_free(&entries, &plan.name)?;
+        let own_network = plan.kinds.contains(&Kind::Network);
+        if own_network && Path::new(NETNS).join(&plan.name).exists() {
+            return Err(Error::Name(format!(
+                "the name {:?} is taken by a network namespace (ip netns); choose another",
+                plan.name
+            )));
+        }
+        let mut entry = Entry {
+            name: plan.name.clone(),
+            id,
+            first: None,
+            root: None,
+            init: plan.init,
+            maker: Process::of(std::process::id() as kernel::Pid)?,
+            keeper: None,
+            addresses: Vec::new(),
+            link: None,
+            netns: false,
+            cgroup: None,
+            directory: None,
+            archive: archive.to_string(),
+            created: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs()),
+        };
+        registry::write(&entry)?;
+        self.entry = Some(entry.clone());
+        let mut place = None;
+        if let Link::Bridge { wanted, .. } = &plan.link {
+            let found = bridge::place(&lock, &entries, *wanted, warnings)?;
+            entry.addresses = vec![found.address.into()];
+            entry.link = Some(found.link.clone());
+            place = Some(found);
+        }
+        if plan.travels {
+            let directory = Path::new(mount::KEPT).join(&plan.name);
+            if directory.exists() {
+                // A container of this name was not cleaned up after: none is alive, or its name would be taken.
+                let _ = fs::remove_dir_all(&directory);
+            }
+            let made = DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&directory);
+            made.map_err(|e| kernel::Error::io(format!("make {}", directory.display()), &e))?;
+            entry.directory = Some(directory);
+        }
+        entry.netns = own_network;
+        registry::write(&entry)?;
+        self.entry = Some(entry);
+        Ok(place)
+    }
+
+    /// Forks the first process and its keeper.
+    fn launch(mut self, plan: &Plan, warnings: Vec<String>) -> Result<Vessel> {
+        let cgroup = plan
+            .registered()
+            .then(|| cgroup::make(&plan.name))
+            .flatten();
+        if let (Some(entry), Some((path, _))) = (&mut self.entry, &cgroup) {
+            entry.cgroup = Some(path.clone());
+            registry::write(entry)?;
+        }
+        let (socket, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .map_err(|e| kernel::Error::errno("socketpair", e as i32))?;
+        let clocks = plan
+            .clocks
+            .map(|clocks| time::restore(time::offsets(clocks)?));
+        let clocks = clocks.transpose()?;
+        let birth = Birth {
+            kinds: plan.kinds.clone(),
+            pids: plan.host_pid.into_iter().collect(),
+            cgroup: cgroup.as_ref().map(|(_, dir)| dir.as_fd()),
+        };
+        let pidfd = match born(&birth, plan.host_pid)? {
+            Forked::Child => inside::live(plan, theirs),
+            Forked::Parent(pidfd) => pidfd,
+        };
+        drop((clocks, theirs));
+        let pid = pidfd.pid();
+        let mut vessel = Vessel {
+            first: None,
+            pid,
+            registers: None,
+            is_init: plan.init,
+            socket,
+            keeper: None,
+            entry: self.entry.take(),
+            mounts: plan.mounts.clone(),
+            changed: Vec::new(),
+            warnings,
+            released: false,
+            pidfd,
+        };
+        if let Some(entry) = &mut vessel.entry {
+            entry.first = Some(Process::of(pid)?);
+            let keeper = keeper::start(&entry.name, &vessel.pidfd)?;
+            entry.keeper = Some(Process::of(keeper.pid())?);
+            vessel.keeper = Some(keeper);
+            registry::write(entry)?;
+        }
+        Ok(vessel)
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if let Some(entry) = &self.entry
+            && let Ok(lock) = registry::lock()
+        {
+            keeper::clean(&lock, entry);
+        }
+    }
+}
+
+/// Forks; a pid of choice may for a moment be held by a process that has just ended.
+fn born(birth: &Birth, wanted: Option<kernel::Pid>) -> Result<Forked> {
+    let patience = Instant::now() + Duration::from_millis(1500);
+    loop {
+        match (fork(birth), wanted) {
+            (Err(e), Some(pid)) if e.raw() == Some(Errno::EEXIST as i32) => {
+                let holder = fs::read_to_string(format!("/proc/{pid}/comm"));
+                let dead = fs::read_to_string(format!("/proc/{pid}/stat"))
+                    .map_or(true, |stat| stat.contains(") Z "));
+                if !dead || Instant::now() > patience {
+                    return Err(Error::Name(format!(
+                        "pid {pid} is taken on this host ({}); end that process, or restore under a name (-n), with \
+                         pids of its own",
+                        holder.map_or("a process group or session".into(), |h| h
+                            .trim()
+                            .to_string())
+                    )));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            (forked, _) => return Ok(forked?),
+        }
+    }
+}
+
+impl Vessel {
+    /// The first process, stopped and traced with EXITKILL: the tree's root, or (see [`Vessel::is_init`]) an init of
+    /// ours, out of which the root is to be forked. Given out once. Its descriptors 0 to 3 are not the container's.
+    pub fn first(&mut self) -> Result<Stopped> {
+        self.first
+            .take()
+            .ok_or_else(|| kernel::Error::Gone { pid: self.pid }.into())
+    }
+
+    /// Our pid of the first process: its namespaces are `/proc/PID/ns/*`, its root is `/proc/PID/root`.
+    pub fn pid(&self) -> kernel::Pid {
+        self.pid
+    }
+
+    /// Whether the first process is an init of ours, and no part of the image.
+    pub fn is_init(&self) -> bool {
+        self.is_init
+    }
+
+    /// The name it is registered under; none for a tree that shares everything with the host.
+    pub fn name(&self) -> Option<&str> {
+        self.entry.as_ref().map(|e| e.name.as_str())
+    }
+
+    /// Its id; the pid of its root for a tree that shares everything with the host.
+    pub fn id(&self) -> String {
+        let id = self.entry.as_ref().map(|e| e.id.clone());
+        id.unwrap_or_else(|| self.pid.to_string())
+    }
+
+    /// Its addresses on our bridge.
+    pub fn addresses(&self) -> &[IpAddr] {
+        self.entry.as_ref().map_or(&[], |e| &e.addresses)
+    }
+
+    /// Addresses of the source that have become others: sockets bound to the first are bound to the second.
+    pub fn changed(&self) -> &[(IpAddr, IpAddr)] {
+        &self.changed
+    }
+
+    /// What the user should know.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Sets up the network while the process sets up the rest; then hears how that went.
+    fn connect(&mut self, plan: &Plan, place: Option<&bridge::Place>) -> Result<()> {
+        let connected = self.network(plan, place);
+        let mut bytes = [0; inside::MESSAGE];
+        let len = loop {
+            match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
+                Err(Errno::EINTR) => {}
+                heard => break heard.unwrap_or(0),
+            }
+        };
+        let remarks: Result<Vec<String>> =
+            inside::Word::of(bytes.get(..len).unwrap_or_default()).into();
+        self.warnings.extend(remarks?);
+        connected
+    }
+
+    fn network(&self, plan: &Plan, place: Option<&bridge::Place>) -> Result<()> {
+        match (&plan.link, place) {
+            (Link::Host, _) => return Ok(()),
+            (Link::Bridge { name, mtu, .. }, Some(place)) => {
+                bridge::attach(place, self.pid, name, *mtu)?;
+            }
+            (Link::Alone(Some(record)), _) => network::restore(self.pid, record)?,
+            (Link::Alone(None) | Link::Bridge { .. }, _) => network::loopback(self.pid)?,
+        }
+        bind_netns(&plan.name, self.pid)
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        let running = ptrace::seize(self.pid, options::EXITKILL)?;
+        running.interrupt()?;
+        let stopped = match running.wait()? {
+            Event::Stop(stopped) => stopped,
+            _ => return Err(kernel::Error::Gone { pid: self.pid }.into()),
+        };
+        self.registers = Some(stopped.registers()?);
+        self.first = Some(stopped);
+        Ok(())
+    }
+
+    /// Once the file trees are poured: read-only mounts become so.
+    pub fn settle(&self) -> Result<()> {
+        match &self.mounts {
+            Some(mounts) => mount::settle(self.pid, mounts),
+            None => Ok(()),
+        }
+    }
+
+    /// The container runs: the registry says so, and it is no longer ours to take down. `root` is our pid of the root of
+    /// its tree; `init` the first process where it is an init of ours, which goes on from where it was stopped.
+    pub fn release(mut self, root: kernel::Pid, init: Option<Stub>) -> Result<()> {
+        if let Some(entry) = &mut self.entry {
+            entry.root = Some(Process::of(root)?);
+            let _lock = registry::lock()?;
+            registry::write(entry)?;
+        }
+        let first = match init {
+            Some(stub) => Some(stub.remove()?),
+            None => self.first.take(),
+        };
+        if let Some(mut first) = first {
+            if let Some(registers) = &self.registers {
+                first.set_registers(registers)?;
+            }
+            first.detach(0)?;
+        }
+        if self.is_init {
+            send(self.socket.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL).map_err(|e| {
+                kernel::Error::errno("tell the container's init to go on", e as i32)
+            })?;
+        }
+        self.released = true;
+        Ok(())
+    }
+}
+
+impl Drop for Vessel {
+    fn drop(&mut self) {
+        if self.released {
+            return;
+        }
+        let _ = self.pidfd.signal(Signal::SIGKILL as i32);
+        reap(self.pid);
+        if let Some(keeper) = &self.keeper {
+            finish(keeper);
+        }
+        // Where the keeper could not: the same once more.
+        if let Some(entry) = &self.entry
+            && let Ok(lock) = registry::lock()
+            && registry::read(&entry.name).is_some_and(|now| now.id == entry.id)
+        {
+            keeper::clean(&lock, entry);
+        }
+    }
+}
+
+/// Waits for the end of a process that has been killed. Process 1 ends only when all others of its pid namespace have
+/// been reaped, and those that are traced wait for us: so whatever comes is reaped.
+fn reap(pid: kernel::Pid) {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::Exited(ended, _) | WaitStatus::Signaled(ended, ..)) => {
+                if ended.as_raw() == pid {
+                    return;
+                }
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Waits for the end of a container's first process, a child of ours: its exit status as a shell gives it.
+pub fn wait(pid: kernel::Pid) -> Result<i32> {
+    loop {
+        match waitpid(nix::unistd::Pid::from_raw(pid), None) {
+            Ok(WaitStatus::Exited(_, status)) => return Ok(status),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128 + signal as i32),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(e) => {
+                let what = format!("wait for process {pid}");
+                return Err(kernel::Error::errno(what, e as i32).into());
+            }
+        }
+    }
+}
+
+/// Gives the keeper time for its work.
+fn finish(keeper: &PidFd) {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(keeper.as_fd(), PollFlags::POLLIN)];
+    let _ = poll(&mut fds, PollTimeout::from(5000u16));
+    let _ = waitpid(
+        nix::unistd::Pid::from_raw(keeper.pid()),
+        Some(WaitPidFlag::WNOHANG),
+    );
+}
+
+/// Binds the network namespace where `ip netns` looks for it.
+fn bind_netns(name: &str, pid: kernel::Pid) -> Result<()> {
+    let fail = |what: &str, e: std::io::Error| Error::from(kernel::Error::io(what, &e));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(NETNS)
+        .map_err(|e| fail(NETNS, e))?;
+    let path = Path::new(NETNS).join(name);
+    fs::File::create_new(&path).map_err(|e| fail(&format!("make {}", path.display()), e))?;
+    let from = format!("/proc/{pid}/ns/net");
+    let none = None::<&str>;
+    nix::mount::mount(
+        Some(&*from),
+        &path,
+        none,
+        nix::mount::MsFlags::MS_BIND,
+        none,
+    )
+    .map_err(|e| kernel::Error::errno(format!("bind {from} to {}", path.display()), e as i32))?;
+    Ok(())
+}
+
+fn random_id() -> Result<String> {
+    let mut bytes = [0u8; 6];
+    let path = "/dev/urandom";
+    fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|e| kernel::Error::io(format!("read {path}"), &e))?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// Descriptors 0, 1 and 2 become `/dev/null`: whoever waits for the end of our output must not wait for the container's.
+fn stdio() {
+    let Ok(null) = fs::File::options().read(true).write(true).open("/dev/null") else {
+        return;
+    };
+    let _ = nix::unistd::dup2_stdin(&null);
+    let _ = nix::unistd::dup2_stdout(&null);
+    let _ = nix::unistd::dup2_stderr(&null);
+}
+
+fn block_all_signals() {
+    let _ = SigSet::all().thread_block();
+}
+
+/// What `ps` shows: `ferry: NAME` (at most 15 bytes, prctl(2)).
+fn entitle(name: &str) {
+    if let Ok(title) = std::ffi::CString::new(format!("ferry: {name}")) {
+        let _ = nix::sys::prctl::set_name(&title);
+    }
+}

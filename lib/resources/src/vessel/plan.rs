@@ -1,0 +1,376 @@
+//! What is to be made for a container, decided before anything is: a pure function of its record and of what the user
+//! asked for.
+
+use super::{Network, Options};
+use crate::namespaces::time::Clocks;
+use crate::{Error, Result};
+use image::container::Container;
+use image::ids::{MountId, Pid};
+use image::namespaces::ipc::Ipc;
+use image::namespaces::mount::{Mount, Mounts, Origin, Propagation};
+use image::namespaces::network::LinkKind;
+use image::namespaces::uts::Uts;
+use image::namespaces::{Namespace, network};
+use image::rootfs::Rootfs;
+use kernel::namespaces::Kind;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+/// All that has to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// The name it is registered under.
+    pub(super) name: String,
+    /// New namespaces.
+    pub(super) kinds: Vec<Kind>,
+    /// The root's pid inside.
+    pub(super) root: Pid,
+    /// Process 1 is an init of ours.
+    pub(super) init: bool,
+    /// In the host's pid namespace, with this very pid.
+    pub(super) host_pid: Option<Pid>,
+    /// The mounts to make, in a mount namespace of its own.
+    pub(super) mounts: Option<Mounts>,
+    /// The directory that becomes the root; none: the host's root stays.
+    pub(super) rootfs: Option<PathBuf>,
+    /// The root file system comes with the image: that directory has to be made.
+    pub(super) travels: bool,
+    pub(super) uts: Option<Uts>,
+    pub(super) ipc: Option<Ipc>,
+    pub(super) link: Link,
+    pub(super) clocks: Option<Clocks>,
+}
+
+/// How the container is to be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Link {
+    /// It shares the host's network.
+    Host,
+    /// A network of its own with nothing but loopback, set up as it was where it was so.
+    Alone(Option<network::Network>),
+    /// On our bridge: with the address it had, or any.
+    Bridge {
+        wanted: Option<(Ipv4Addr, u8)>,
+        /// The name of its link inside.
+        name: String,
+        mtu: u32,
+    },
+}
+
+impl Plan {
+    /// Whether there is anything that has to be taken away at its end.
+    pub(super) fn registered(&self) -> bool {
+        !self.kinds.is_empty()
+    }
+}
+
+/// Decides. `kept` is the directory for a root file system that comes with the image.
+pub(super) fn plan(
+    container: &Container,
+    options: &Options,
+    name: &str,
+    kept: PathBuf,
+) -> Result<Plan> {
+    let namespaces = &container.namespaces;
+    if namespaces.user.own().is_some() {
+        return Err(Error::Refused(
+            "the image has a user namespace of its own, which cannot be made yet".into(),
+        ));
+    }
+    let own_pids = options.pids || options.name.is_some() || namespaces.pid.own().is_some();
+    let link = link(container, options)?;
+    let (rootfs, travels) = rootfs(container, options, kept)?;
+    let new_proc = own_pids && (options.name.is_some() || options.pids);
+    let mounts = match &namespaces.mount {
+        Namespace::Own(record) => {
+            let mut record = record.clone();
+            if namespaces.pid.own().is_none() && new_proc {
+                record.mounts.push(new("/proc", "proc", Origin::Fresh, &[]));
+            }
+            Some(record)
+        }
+        Namespace::Host if rootfs.is_some() => Some(standard()),
+        Namespace::Host if new_proc => Some(Mounts {
+            mounts: vec![new("/proc", "proc", Origin::Fresh, &[])],
+        }),
+        Namespace::Host => None,
+    };
+    let mut kinds = Vec::new();
+    for (kind, wanted) in [
+        (Kind::Mount, mounts.is_some()),
+        (Kind::Network, link != Link::Host),
+        (Kind::Pid, own_pids),
+        (Kind::Ipc, namespaces.ipc.own().is_some()),
+        (Kind::Uts, namespaces.uts.own().is_some()),
+        (Kind::Cgroup, namespaces.cgroup.own().is_some()),
+    ] {
+        if wanted {
+            kinds.push(kind);
+        }
+    }
+    Ok(Plan {
+        name: name.to_string(),
+        kinds,
+        root: container.root,
+        init: own_pids && container.root != 1,
+        host_pid: (!own_pids).then_some(container.root),
+        mounts,
+        rootfs,
+        travels,
+        uts: namespaces.uts.own().cloned(),
+        ipc: namespaces.ipc.own().cloned(),
+        link,
+        clocks: options.clocks,
+    })
+}
+
+fn link(container: &Container, options: &Options) -> Result<Link> {
+    let record = container.namespaces.network.own();
+    let bridge = |wanted| Link::Bridge {
+        wanted,
+        name: veths(record)
+            .next()
+            .map_or("eth0".into(), |l| l.name.clone()),
+        mtu: veths(record)
+            .next()
+            .map_or(1500, |l| l.mtu.clamp(576, 65535)),
+    };
+    Ok(match (options.network, record) {
+        (Some(Network::Host), _) => Link::Host,
+        (Some(Network::None), _) => Link::Alone(None),
+        (Some(Network::Bridge), _) => bridge(None),
+        (None, _) if options.name.is_some() => bridge(None),
+        (None, None) => Link::Host,
+        (None, Some(record)) if veths(Some(record)).next().is_none() => {
+            Link::Alone(Some(record.clone()))
+        }
+        (None, Some(record)) => {
+            let addresses = veths(Some(record)).flat_map(|link| &link.addresses);
+            let v4: Vec<_> = addresses
+                .filter_map(|a| match a.address {
+                    IpAddr::V4(v4) => Some((v4, a.prefix)),
+                    IpAddr::V6(_) => None,
+                })
+                .collect();
+            match v4[..] {
+                [one] => bridge(Some(one)),
+                _ => {
+                    return Err(Error::Refused(format!(
+                        "the container had {} IPv4 addresses on links to the outside, and one can be given back; say \
+                         --network bridge for a new one, none, or host",
+                        v4.len()
+                    )));
+                }
+            }
+        }
+    })
+}
+
+fn veths(record: Option<&network::Network>) -> impl Iterator<Item = &network::Link> {
+    let links = record.map_or(&[][..], |record| &record.links);
+    links.iter().filter(|link| link.kind == LinkKind::Veth)
+}
+
+fn rootfs(
+    container: &Container,
+    options: &Options,
+    kept: PathBuf,
+) -> Result<(Option<PathBuf>, bool)> {
+    if container.rootfs == Rootfs::Travels {
+        if options.rootfs.is_some() {
+            return Err(Error::Refused(
+                "--rootfs for an image that brings its own root file system; leave it out".into(),
+            ));
+        }
+        return Ok((Some(kept), true));
+    }
+    let (directory, remedy) = match (&options.rootfs, &container.rootfs) {
+        (Some(directory), _) => (directory.clone(), "name another"),
+        (None, Rootfs::Directory(path)) => (
+            path.as_path().to_path_buf(),
+            "copy it here, name another by --rootfs, or let it travel: checkpoint --with-image",
+        ),
+        (None, _) => return Ok((None, false)),
+    };
+    match std::fs::canonicalize(&directory) {
+        Ok(path) if path.is_dir() => Ok((Some(path), false)),
+        Ok(_) => Err(Error::Refused(format!(
+            "the root file system {} is not a directory; {remedy}",
+            directory.display()
+        ))),
+        Err(e) => Err(Error::Refused(format!(
+            "the root file system {} cannot be used here: {e}; {remedy}",
+            directory.display()
+        ))),
+    }
+}
+
+fn new(mountpoint: &str, fstype: &str, origin: Origin, super_options: &[&str]) -> Mount {
+    Mount {
+        id: MountId(0),
+        parent: MountId(0),
+        mountpoint: mountpoint.into(),
+        root: "/".into(),
+        fstype: fstype.into(),
+        source: fstype.into(),
+        options: ["rw", "nosuid", "relatime"].map(String::from).into(),
+        super_options: super_options.iter().map(|o| o.to_string()).collect(),
+        propagation: Propagation::Private,
+        origin,
+    }
+}
+
+/// The mounts of a directory that becomes the root of a process that had none but the host's.
+fn standard() -> Mounts {
+    let bind = |path: &str| {
+        let origin = Origin::Bind { path: path.into() };
+        new(path, "devtmpfs", origin, &[])
+    };
+    let devices = ["null", "zero", "full", "random", "urandom", "tty"];
+    let mut mounts = vec![
+        new("/proc", "proc", Origin::Fresh, &[]),
+        new(
+            "/sys",
+            "sysfs",
+            Origin::Bind {
+                path: "/sys".into(),
+            },
+            &[],
+        ),
+        new("/dev", "tmpfs", Origin::Fresh, &["mode=755", "size=64k"]),
+        new(
+            "/dev/pts",
+            "devpts",
+            Origin::Fresh,
+            &["gid=5", "mode=620", "ptmxmode=666"],
+        ),
+        new("/dev/shm", "tmpfs", Origin::Fresh, &["mode=1777"]),
+    ];
+    if let Some(sys) = mounts.get_mut(1) {
+        sys.options = ["ro", "nosuid", "nodev", "noexec", "relatime"]
+            .map(String::from)
+            .into();
+    }
+    mounts.extend(devices.map(|name| bind(&format!("/dev/{name}"))));
+    Mounts { mounts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::cgroups::Cgroups;
+    use image::container::Engine;
+    use image::namespaces::Namespaces;
+    use image::namespaces::network::Address;
+    use image::namespaces::pid::{Init, Pids};
+
+    fn container() -> Container {
+        Container {
+            engine: Engine::Native,
+            name: "web".into(),
+            root: 4711,
+            namespaces: Namespaces {
+                mount: Namespace::Host,
+                network: Namespace::Host,
+                pid: Namespace::Host,
+                user: Namespace::Host,
+                ipc: Namespace::Host,
+                uts: Namespace::Host,
+                time: Namespace::Host,
+                cgroup: Namespace::Host,
+            },
+            rootfs: Rootfs::Host,
+            cgroups: Cgroups::default(),
+            addresses: vec![],
+        }
+    }
+
+    fn of(container: &Container, options: &Options) -> Result<Plan> {
+        plan(container, options, "x", "/var/lib/ferry/x".into())
+    }
+
+    fn named() -> Options {
+        Options {
+            name: Some("x".into()),
+            ..Options::default()
+        }
+    }
+
+    #[test]
+    fn what_was_shared_with_the_host_is_shared_again() {
+        let plan = of(&container(), &Options::default()).unwrap();
+        assert!(plan.kinds.is_empty() && !plan.registered() && !plan.init);
+        assert_eq!((plan.host_pid, plan.link), (Some(4711), Link::Host));
+    }
+
+    #[test]
+    fn a_name_of_its_own_means_pids_mounts_and_a_network_of_its_own() {
+        let plan = of(&container(), &named()).unwrap();
+        assert_eq!(plan.kinds, [Kind::Mount, Kind::Network, Kind::Pid]);
+        assert!(plan.init && plan.host_pid.is_none());
+        assert_eq!(plan.mounts.unwrap().mounts[0].fstype, "proc");
+        assert!(matches!(plan.link, Link::Bridge { wanted: None, .. }));
+        let host = Options {
+            network: Some(Network::Host),
+            ..named()
+        };
+        assert_eq!(of(&container(), &host).unwrap().link, Link::Host);
+    }
+
+    #[test]
+    fn process_1_needs_no_init_of_ours() {
+        let mut container = container();
+        container.root = 1;
+        container.namespaces.pid = Namespace::Own(Pids { init: Init::Root });
+        let plan = of(&container, &named()).unwrap();
+        assert!(!plan.init && plan.registered());
+    }
+
+    #[test]
+    fn an_address_is_kept_unless_another_is_asked_for() {
+        let mut container = container();
+        let address = Address {
+            address: "10.213.64.9".parse().unwrap(),
+            prefix: 20,
+        };
+        let mut network = network::Network {
+            links: vec![network::Link {
+                index: 2,
+                name: "wan".into(),
+                kind: LinkKind::Veth,
+                mac: String::new(),
+                mtu: 1400,
+                up: true,
+                addresses: vec![address],
+            }],
+            routes: vec![],
+            sysctls: Default::default(),
+        };
+        container.namespaces.network = Namespace::Own(network.clone());
+        let kept = Link::Bridge {
+            wanted: Some((Ipv4Addr::new(10, 213, 64, 9), 20)),
+            name: "wan".into(),
+            mtu: 1400,
+        };
+        assert_eq!(of(&container, &Options::default()).unwrap().link, kept);
+        assert!(matches!(
+            of(&container, &named()).unwrap().link,
+            Link::Bridge { wanted: None, .. }
+        ));
+        network.links[0].addresses.clear();
+        container.namespaces.network = Namespace::Own(network);
+        assert!(of(&container, &Options::default()).is_err());
+    }
+
+    #[test]
+    fn a_root_file_system_that_is_not_here_is_refused_with_a_remedy() {
+        let mut container = container();
+        container.rootfs = Rootfs::Directory("/nowhere/at/all".into());
+        let error = of(&container, &Options::default()).unwrap_err().to_string();
+        assert!(error.contains("--rootfs"), "{error}");
+        container.rootfs = Rootfs::Travels;
+        let plan = of(&container, &Options::default()).unwrap();
+        assert!(plan.travels && plan.mounts.is_some());
+        assert_eq!(plan.rootfs, Some("/var/lib/ferry/x".into()));
+    }
+}
