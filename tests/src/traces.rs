@@ -45,7 +45,7 @@ impl Traces {
                 .lines()
                 .map(|l| format!("nft {l}")),
         );
-        for folder in ["/run", "/dev/shm"] {
+        for folder in ["/run", "/var/lib/ferry", "/dev/shm"] {
             files(&host.outside(folder), folder, &mut found);
         }
         cgroups(Path::new("/sys/fs/cgroup"), &mut found);

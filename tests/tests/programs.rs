@@ -106,7 +106,7 @@ fn a_python_counter_goes_on_with_the_next_number() {
             Program::alone(host, "counter", &line)
         },
         8000,
-        Duration::ZERO,
+        Duration::from_millis(300),
     );
 }
 

@@ -9,14 +9,15 @@ use std::process::Command;
 use std::time::Duration;
 
 fn main() {
-    mount(
-        Some("tmpfs"),
-        "/run",
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        Some("mode=755"),
-    )
-    .expect("mount a /run of the host's own");
+    // Where the tools keep what belongs to a host: registrations, and the file systems of containers.
+    std::fs::create_dir_all("/var/lib/ferry").expect("make /var/lib/ferry");
+    for (at, flags) in [
+        ("/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV),
+        ("/var/lib/ferry", MsFlags::empty()),
+    ] {
+        mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some("mode=755"))
+            .expect("mount a tmpfs of the host's own");
+    }
     for directory in ["/run/sshd", "/run/netns", "/run/lock"] {
         std::fs::create_dir_all(directory).expect("make a directory in /run");
     }
