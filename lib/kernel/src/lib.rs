@@ -6,6 +6,7 @@
 pub mod arch;
 pub mod beneath;
 pub mod descriptor;
+pub mod elf;
 pub mod error;
 pub mod event;
 pub mod host;
@@ -14,6 +15,7 @@ pub mod mount;
 pub mod namespaces;
 pub mod open;
 pub mod own;
+pub mod pagemap;
 pub mod pidfd;
 pub mod pipe;
 pub mod proc;

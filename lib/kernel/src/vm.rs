@@ -84,6 +84,79 @@ pub fn force_write(pid: Pid, address: u64, bytes: &[u8]) -> Result<()> {
         .map_err(|e| Error::io(format!("write {path} at {address:#x}"), &e))
 }
 
+/// Most ranges one call takes (`UIO_MAXIOV`).
+const AT_ONCE: usize = 1024;
+
+fn vectors(ranges: &[std::ops::Range<u64>]) -> Vec<RemoteIoVec> {
+    let vector = |r: &std::ops::Range<u64>| RemoteIoVec {
+        base: r.start as usize,
+        len: (r.end - r.start) as usize,
+    };
+    ranges.iter().map(vector).collect()
+}
+
+/// Reads all ranges, one behind the other, into `into`, which is as long as they are together. Memory that its process
+/// may not read itself is read too, by way of `/proc/PID/mem`.
+pub fn gather(pid: Pid, ranges: &[std::ops::Range<u64>], into: &mut [u8]) -> Result<()> {
+    let mut done = 0;
+    for chunk in ranges.chunks(AT_ONCE) {
+        let want: usize = chunk.iter().map(|r| (r.end - r.start) as usize).sum();
+        let part = into
+            .get_mut(done..done + want)
+            .ok_or_else(|| Error::unreadable("memory", "more ranges than room for them"))?;
+        let remote = vectors(chunk);
+        let read = process_vm_readv(
+            nix::unistd::Pid::from_raw(pid),
+            &mut [IoSliceMut::new(part)],
+            &remote,
+        );
+        if read != Ok(want) {
+            force_gather(pid, chunk, part)?;
+        }
+        done += want;
+    }
+    Ok(())
+}
+
+fn force_gather(pid: Pid, ranges: &[std::ops::Range<u64>], into: &mut [u8]) -> Result<()> {
+    let path = format!("/proc/{pid}/mem");
+    let mem = File::open(&path).map_err(|e| Error::io(format!("open {path}"), &e))?;
+    let mut rest = into;
+    for range in ranges {
+        let (part, behind) = rest.split_at_mut((range.end - range.start) as usize);
+        mem.read_exact_at(part, range.start).map_err(|e| {
+            let (start, end) = (range.start, range.end);
+            Error::io(format!("read {path} at {start:#x}-{end:#x}"), &e)
+        })?;
+        rest = behind;
+    }
+    Ok(())
+}
+
+/// Writes `bytes` to all ranges, one behind the other, which are as long as it is together; all must be writable.
+pub fn scatter(pid: Pid, ranges: &[std::ops::Range<u64>], bytes: &[u8]) -> Result<()> {
+    let mut done = 0;
+    for chunk in ranges.chunks(AT_ONCE) {
+        let want: usize = chunk.iter().map(|r| (r.end - r.start) as usize).sum();
+        let part = bytes
+            .get(done..done + want)
+            .ok_or_else(|| Error::unreadable("memory", "fewer bytes than ranges for them"))?;
+        let remote = vectors(chunk);
+        let local = [IoSlice::new(part)];
+        if process_vm_writev(nix::unistd::Pid::from_raw(pid), &local, &remote) != Ok(want) {
+            // Once more, range by range: a short count does not say why.
+            let mut rest = part;
+            for range in chunk {
+                let (now, behind) = rest.split_at((range.end - range.start) as usize);
+                write(pid, range.start, now)?;
+                rest = behind;
+            }
+        }
+        done += want;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +177,24 @@ mod tests {
     fn an_address_that_is_not_there_is_an_error_that_names_it() {
         let error = read_u64(std::process::id() as Pid, 8).unwrap_err();
         assert!(error.to_string().contains("0x8"), "{error}");
+    }
+
+    #[test]
+    fn ranges_are_gathered_and_scattered_also_where_reading_is_not_permitted() {
+        let pid = std::process::id() as Pid;
+        let area = crate::own::Area::private(3 * 4096).unwrap();
+        let base = area.address();
+        let ranges = [base + 10..base + 12, base + 8192..base + 8195];
+        scatter(pid, &ranges, b"abcde").unwrap();
+        area.protect(8192, 4096, libc::PROT_NONE).unwrap();
+        let mut bytes = [0; 5];
+        gather(pid, &ranges, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"abcde");
+        let error = scatter(pid, &ranges, b"abcde").unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("{:#x}", base + 8192)),
+            "{error}"
+        );
+        assert!(gather(pid, &[base..base + 4096 * 4096 * 16], &mut bytes).is_err());
     }
 }

@@ -10,6 +10,7 @@ pub mod container;
 pub mod credentials;
 pub mod error;
 pub mod limits;
+pub mod memory;
 pub mod namespaces;
 pub mod signals;
 pub mod source;

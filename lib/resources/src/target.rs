@@ -16,6 +16,7 @@ pub struct Target {
     /// Open file descriptions made so far, on our side; planted into tables later.
     pub files: HashMap<FileId, OwnedFd>,
     /// Deleted files, memfds and other memory objects made so far, readable and writable, on our side: areas map them.
+    /// Those of `memory.json` by `memory::shared::restore`, those of `files.json` by the rooms of their files.
     pub objects: HashMap<SharedId, OwnedFd>,
     /// Our pid of the container's first process: its namespaces are `/proc/PID/ns/*`, its root is `/proc/PID/root`.
     pub root_pid: kernel::Pid,

@@ -1,8 +1,7 @@
-//! Areas of an address space (`struct vm_area_struct`, proc_pid_maps(5)) and what they map.
+//! Areas of an address space (`struct vm_area_struct`, proc_pid_maps(5)).
 
+use super::Backing;
 use super::pages::{PAGE, Run};
-use crate::bytes::Bytes;
-use crate::ids::SharedId;
 use crate::path::Name;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
@@ -31,36 +30,6 @@ pub struct Area {
     pub resident: u64,
     /// Of these, bytes that lay in huge pages (`AnonHugePages`).
     pub huge: u64,
-}
-
-/// What an area maps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Backing {
-    /// Nothing but memory of its own.
-    Anonymous {},
-    /// A file that has a name; private areas hold what was changed in them.
-    File {
-        /// Its place in the list of files.
-        file: u32,
-        /// Where in the file the area starts, in bytes.
-        offset: u64,
-        /// Mapped from a descriptor open for writing, so that a shared area may be made writable (`VM_MAYWRITE`).
-        writable: bool,
-    },
-    /// A memory object of `memory.json`.
-    Shared {
-        /// Which.
-        id: SharedId,
-        /// Where in the object the area starts, in bytes.
-        offset: u64,
-        /// Mapped from a descriptor open for writing.
-        writable: bool,
-    },
-    /// The kernel's code for programs.
-    Vdso {},
-    /// The kernel's clock pages: `[vvar]`, `[vvar_vclock]`.
-    Vvar {},
 }
 
 /// Flags of an area that are neither protection nor mapping.
@@ -95,26 +64,6 @@ pub enum Advice {
     Droppable,
     /// `sl`: `mseal`.
     Sealed,
-}
-
-/// A file that areas map: its name inside the container, and what shows at restore whether it is still the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct File {
-    /// Its name inside the container.
-    pub path: Name,
-    /// `st_dev` at the source.
-    pub device: u64,
-    /// `st_ino` at the source.
-    pub inode: u64,
-    /// Size in bytes.
-    pub size: u64,
-    /// Modification time: seconds since 1970.
-    pub mtime: i64,
-    /// Modification time: nanoseconds within the second.
-    pub mtime_ns: u32,
-    /// The note `NT_GNU_BUILD_ID` of an ELF file; empty where it has none.
-    pub build_id: Bytes,
 }
 
 /// Protection: read, write, execute, as `PROT_*` bits; written `rwx`, `r--` …

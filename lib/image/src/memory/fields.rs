@@ -1,6 +1,7 @@
 //! The fields of `struct mm_struct` that programs see: `PR_SET_MM_MAP` (prctl(2), `struct prctl_mm_map`).
 
 use crate::bytes::Bytes;
+use crate::ids::SharedId;
 use serde::{Deserialize, Serialize};
 
 /// Where the parts of a program lie, its auxiliary vector and its executable. Addresses; `end`s are the first behind.
@@ -31,8 +32,24 @@ pub struct Fields {
     pub env_end: u64,
     /// `/proc/PID/auxv`: pairs of words.
     pub auxv: Bytes,
-    /// `/proc/PID/exe`: its place in the space's list of files; nothing where the process has none.
-    pub exe: Option<u32>,
+    /// `/proc/PID/exe`; nothing where the process has none.
+    pub exe: Option<Executable>,
+}
+
+/// What a process's executable is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Executable {
+    /// A file that has a name.
+    File {
+        /// Its place in the space's list of files.
+        file: u32,
+    },
+    /// A memory file or a file without a name (`files.json`).
+    Shared {
+        /// Which.
+        id: SharedId,
+    },
 }
 
 /// `AT_VECTOR_SIZE` words and more than any architecture has (include/linux/auxvec.h).
@@ -44,9 +61,11 @@ impl Fields {
         if self.auxv.0.len() > MAX_AUXV || !self.auxv.0.len().is_multiple_of(16) {
             return Err("the auxiliary vector is not one of at most 64 pairs".into());
         }
-        if self.exe.is_some_and(|file| file as usize >= files) {
-            return Err("the executable is not in the list of files".into());
+        match self.exe {
+            Some(Executable::File { file }) if file as usize >= files => {
+                Err("the executable is not in the list of files".into())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

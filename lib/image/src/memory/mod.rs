@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 
 pub mod areas;
 pub mod fields;
+pub mod mapped;
 pub mod pages;
 pub mod shared;
 
-pub use areas::{Advice, Area, Backing, File, Prot};
-pub use fields::Fields;
+pub use areas::{Advice, Area, Prot};
+pub use fields::{Executable, Fields};
+pub use mapped::{Backing, File};
 pub use pages::Run;
 pub use shared::Shared;
 

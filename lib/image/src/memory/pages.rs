@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::bytes::Bytes;
     use crate::ids::{SharedId, SpaceId};
-    use crate::memory::shared::Kind;
+    use crate::memory::shared::Object;
     use crate::memory::{Area, Backing, Fields, Prot};
 
     fn area(start: u64, end: u64, backing: Backing) -> Area {
@@ -148,7 +148,7 @@ mod tests {
     fn pages_behind_a_memory_object_are_refused() {
         let object = Shared {
             id: SharedId(3),
-            kind: Kind::Anonymous {},
+            object: Object::Anonymous {},
             size: 5000,
         };
         let run = |start, len| object.check_run(Run { start, len });

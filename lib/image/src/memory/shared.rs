@@ -1,11 +1,12 @@
-//! `memory.json`: memory that several areas, spaces or descriptors share. Its contents are `pages/N` entries.
+//! `memory.json`: memory that several areas or spaces share. Memory files and files without a name are here only if no
+//! descriptor leads to them; else `files.json` has them. Their contents are `pages/N` entries that follow right behind.
 
 use super::pages::PAGE;
 use crate::ids::SharedId;
 use crate::path::Name;
 use serde::{Deserialize, Serialize};
 
-/// All memory objects of the container.
+/// All of the container's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Objects {
@@ -17,10 +18,10 @@ pub struct Objects {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shared {
-    /// What areas, descriptors and `pages/N` entries call it.
+    /// What areas and `pages/N` entries call it; unique among those of `files.json`, too.
     pub id: SharedId,
     /// What it is.
-    pub kind: Kind,
+    pub object: Object,
     /// Size in bytes; what of it is not in pages is zero.
     pub size: u64,
 }
@@ -28,31 +29,31 @@ pub struct Shared {
 /// What a memory object is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Kind {
+pub enum Object {
     /// `mmap` with `MAP_SHARED | MAP_ANONYMOUS`.
     Anonymous {},
     /// `memfd_create(2)`.
     Memfd {
         /// Its name, without `memfd:`.
         name: Name,
-        /// `F_GET_SEALS` (fcntl(2)).
+        /// `F_SEAL_*` (fcntl(2), `F_GET_SEALS`).
         seals: u32,
-        /// Mode bits.
+        /// Permission bits.
         mode: u32,
-        /// Owner, as seen from the host.
+        /// Owner.
         uid: u32,
-        /// Group, as seen from the host.
+        /// Group.
         gid: u32,
     },
     /// A file that is mapped and has no name any more.
     Deleted {
         /// The name it had.
         path: Name,
-        /// Mode bits.
+        /// Permission bits.
         mode: u32,
-        /// Owner, as seen from the host.
+        /// Owner.
         uid: u32,
-        /// Group, as seen from the host.
+        /// Group.
         gid: u32,
     },
 }

@@ -258,6 +258,31 @@ pub fn xstate_components() -> Vec<(u32, u32, u32)> {
         .collect()
 }
 
+/// Code that goes on at `address`, also with no stack: `mov $address,%rax; jmp *%rax`. Free to use where a function begins.
+pub fn jump(address: u64) -> Vec<u8> {
+    let mut code = vec![0x48, 0xb8];
+    code.extend(address.to_le_bytes());
+    code.extend([0xff, 0xe0]);
+    code
+}
+
+/// Code that makes the system call a vDSO function stands for: `mov $nr,%eax; syscall; ret`.
+pub fn vdso_fallback(name: &str) -> Option<Vec<u8>> {
+    let nr = match name {
+        "__vdso_clock_gettime" => libc::SYS_clock_gettime,
+        "__vdso_gettimeofday" => libc::SYS_gettimeofday,
+        "__vdso_time" => libc::SYS_time,
+        "__vdso_clock_getres" => libc::SYS_clock_getres,
+        "__vdso_getcpu" => libc::SYS_getcpu,
+        "__vdso_getrandom" => libc::SYS_getrandom,
+        _ => return None,
+    };
+    let mut code = vec![0xb8];
+    code.extend((nr as u32).to_le_bytes());
+    code.extend([0x0f, 0x05, 0xc3]);
+    Some(code)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

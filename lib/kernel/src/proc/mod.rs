@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 pub mod family;
 pub mod fdinfo;
 pub mod limits;
+pub mod maps;
 pub mod mountinfo;
 pub mod stat;
 pub mod status;
@@ -59,6 +60,13 @@ impl Proc {
     pub fn numbers(&self, name: &str) -> Result<Vec<i32>> {
         numbers(&self.path(name))
     }
+}
+
+/// What `/proc/self/fd` says a descriptor of ours is open on.
+pub fn name_of(fd: std::os::fd::BorrowedFd) -> Result<PathBuf> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    fs::read_link(&path).map_err(|e| Error::io(format!("readlink {path}"), &e))
 }
 
 /// The entries of a directory that are numbers, in order.

@@ -1,0 +1,414 @@
+//! Areas: taken from `/proc/PID/smaps`, mapped again by calls in the process being rebuilt.
+
+use super::mapped::{self, Files, Mapped, Sight};
+use super::shared::Inodes;
+
+use crate::{Error, Result, Target};
+use image::ids::{Pid, SharedId};
+use image::memory::{Advice, Area, Backing, Prot, Run, Space};
+use image::path::Name;
+use kernel::open::Root;
+use kernel::pagemap::PageMap;
+use kernel::proc::{Proc, maps};
+use kernel::remote::{Call, Caller, Plant, STUB_LEN, plant};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+
+/// `VmFlags` that matter (fs/proc/task_mmu.c, `show_smap_vma_flags`).
+const FLAGS: [(&str, Advice); 14] = [
+    ("gd", Advice::GrowsDown),
+    ("nr", Advice::NoReserve),
+    ("lo", Advice::Locked),
+    ("lf", Advice::LockedOnFault),
+    ("sr", Advice::Sequential),
+    ("rr", Advice::Random),
+    ("dd", Advice::DontDump),
+    ("dc", Advice::DontFork),
+    ("wf", Advice::WipeOnFork),
+    ("mg", Advice::Mergeable),
+    ("hg", Advice::HugePage),
+    ("nh", Advice::NoHugePage),
+    ("dp", Advice::Droppable),
+    ("sl", Advice::Sealed),
+];
+
+type Taken = (Vec<Area>, Files, Vec<Range<u64>>);
+
+/// Takes the areas, the files they map, and which pages travel.
+pub(super) fn dump(
+    pid: kernel::Pid,
+    shown: &[maps::Area],
+    sight: &Sight,
+    inodes: &mut Inodes,
+    map: &mut PageMap,
+) -> Result<Taken> {
+    let mut files = Files::default();
+    let mut pages = Vec::new();
+    let mut areas = Vec::with_capacity(shown.len());
+    for shown in shown {
+        let mapped = mapped::named(pid, shown, sight)?;
+        let mapped = mapped.map_err(|blocker| Error::Blocked(vec![blocker]))?;
+        let backing = backing(pid, shown, mapped, sight, &mut files, inodes)?;
+        let mut area = Area {
+            start: shown.start,
+            end: shown.end,
+            prot: Prot(shown.prot),
+            shared: shown.shared,
+            backing,
+            advice: advice(shown),
+            name: given_name(&shown.name),
+            guards: Vec::new(),
+            resident: 0,
+            huge: shown.huge,
+        };
+        let range = area.start..area.end;
+        if shown.has("gu") {
+            let run = |r: Range<u64>| Run {
+                start: r.start,
+                len: r.end - r.start,
+            };
+            area.guards = map.guards(range.clone())?.into_iter().map(run).collect();
+        }
+        let empty = shown.resident + shown.swapped == 0;
+        if area.holds_pages() && !area.has(Advice::Droppable) && !empty {
+            let own = map.own(range)?;
+            area.resident = own.iter().map(|r| r.end - r.start).sum();
+            pages.extend(own);
+        }
+        areas.push(area);
+    }
+    Ok((areas, files, pages))
+}
+
+fn backing(
+    pid: kernel::Pid,
+    shown: &maps::Area,
+    mapped: Mapped,
+    sight: &Sight,
+    files: &mut Files,
+    inodes: &mut Inodes,
+) -> Result<Backing> {
+    Ok(match mapped {
+        Mapped::Anonymous => Backing::Anonymous {},
+        Mapped::Vdso => Backing::Vdso {},
+        Mapped::Vvar => Backing::Vvar {},
+        Mapped::File(path, stat) => Backing::File {
+            file: files.place(path, &stat, sight)?,
+            offset: shown.offset,
+            writable: shown.shared && mapped::writable(pid, shown)?,
+        },
+        Mapped::Inode => {
+            let link = Proc::process(pid).path(&shown.link());
+            let fd = std::fs::File::open(&link)
+                .map_err(|e| kernel::Error::io(format!("open {}", link.display()), &e))?;
+            Backing::Shared {
+                id: inodes.take(fd.into())?,
+                offset: shown.offset,
+                writable: shown.shared && mapped::writable(pid, shown)?,
+            }
+        }
+    })
+}
+
+fn advice(shown: &maps::Area) -> Vec<Advice> {
+    let all = FLAGS.iter().filter(|(flag, _)| shown.has(flag));
+    all.map(|(_, advice)| *advice).collect()
+}
+
+/// `[anon:NAME]` and `[anon_shmem:NAME]`: `PR_SET_VMA_ANON_NAME` (prctl(2)).
+fn given_name(shown: &[u8]) -> Option<Name> {
+    let name = [&b"[anon:"[..], b"[anon_shmem:"]
+        .iter()
+        .find_map(|p| shown.strip_prefix(*p))?;
+    Some(Name(name.strip_suffix(b"]")?.to_vec()))
+}
+
+/// Whether the area is mapped writable first, so that its pages can be filled in.
+fn writable_first(area: &Area) -> bool {
+    area.resident > 0 && !area.prot.writable()
+}
+
+/// What an area maps, by a descriptor that stands in the process while it is mapped: which, and open for writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Key {
+    File(u32, bool),
+    Shared(SharedId, bool),
+}
+
+fn key(area: &Area) -> Option<Key> {
+    match area.backing {
+        Backing::File { file, writable, .. } => Some(Key::File(file, writable && area.shared)),
+        Backing::Shared { id, writable, .. } => Some(Key::Shared(id, writable && area.shared)),
+        Backing::Anonymous {} | Backing::Vdso {} | Backing::Vvar {} => None,
+    }
+}
+
+/// Maps all areas but the kernel's own, empty, with what the program told the kernel of them. Those that get pages are
+/// writable until [`protect`].
+pub fn map(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
+    let opened = open_all(target, space)?;
+    let process = target.process(inside)?;
+    let stub = process.leader.base();
+    if let Some(area) = space
+        .areas
+        .iter()
+        .find(|a| a.start < stub + STUB_LEN && a.end > stub)
+    {
+        return Err(Error::Refused(format!(
+            "the area at {:#x} of process {inside} lies over the place kept for its rebuilding",
+            area.start
+        )));
+    }
+    let first = process
+        .proc
+        .numbers("fd")?
+        .last()
+        .map_or(0, |last| last + 1);
+    let plants: Vec<Plant> = opened
+        .iter()
+        .zip(first..)
+        .map(|((_, fd), number)| Plant {
+            fd: fd.as_fd(),
+            number,
+            close_on_exec: true,
+        })
+        .collect();
+    plant(&mut process.leader, &process.pidfd, &plants)?;
+    let numbers: HashMap<Key, RawFd> = opened.iter().map(|(key, _)| *key).zip(first..).collect();
+    let (mut calls, mut what) = (Vec::new(), Vec::new());
+    for area in &space.areas {
+        let before = calls.len();
+        let fd = key(area).and_then(|key| numbers.get(&key).copied());
+        calls.extend(map_call(area, fd));
+        calls.extend(advise_calls(area));
+        what.extend((before..calls.len()).map(|_| area));
+    }
+    let close = numbers
+        .values()
+        .map(|fd| Call::new(libc::SYS_close, &[*fd as u64]));
+    let results = process.leader.batch(&calls)?;
+    process.leader.batch(&close.collect::<Vec<_>>())?;
+    for ((call, area), result) in calls.iter().zip(what).zip(results) {
+        let refused = (-4095..0).contains(&result);
+        if refused && !cosmetic(call) {
+            let (start, end) = (area.start, area.end);
+            let what = format!("{} {start:#x}-{end:#x} in process {inside}", name(call));
+            return Err(kernel::Error::errno(what, -result as i32).into());
+        }
+    }
+    give_names(&mut process.leader, space)
+}
+
+/// Opens everything that the areas map, each once for each kind of access.
+fn open_all(target: &Target, space: &Space) -> Result<Vec<(Key, OwnedFd)>> {
+    let root = Root::of(target.root_pid)?;
+    let mut opened: Vec<(Key, OwnedFd)> = Vec::new();
+    let mut checked = Vec::new();
+    let mut blocked = Vec::new();
+    for area in &space.areas {
+        let Some(key) = key(area).filter(|key| opened.iter().all(|(k, _)| k != key)) else {
+            continue;
+        };
+        let fd = match key {
+            Key::File(file, writable) => {
+                let place = file;
+                let file = space.files.get(file as usize).ok_or_else(|| {
+                    Error::Refused(format!("mapped file {file} is not in the image"))
+                })?;
+                let shared_only = !space.areas.iter().any(|a| {
+                    !a.shared && matches!(a.backing, Backing::File { file: f, .. } if f == place)
+                });
+                match mapped::open(&root, file, shared_only, writable) {
+                    Ok(fd) => fd,
+                    // All at once, each file once.
+                    Err(Error::Blocked(more)) => {
+                        if !checked.contains(&place) {
+                            blocked.extend(more);
+                            checked.push(place);
+                        }
+                        continue;
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+            Key::Shared(id, writable) => {
+                let fd = target.objects.get(&id).ok_or_else(|| {
+                    Error::Refused(format!("memory object {} is not in the image", id.0))
+                })?;
+                {
+                    let access = if writable {
+                        libc::O_RDWR
+                    } else {
+                        libc::O_RDONLY
+                    };
+                    kernel::descriptor::reopen(fd.as_fd(), access)?
+                }
+            }
+        };
+        opened.push((key, fd));
+    }
+    if blocked.is_empty() {
+        Ok(opened)
+    } else {
+        Err(Error::Blocked(blocked))
+    }
+}
+
+/// `MAP_DROPPABLE` (include/uapi/linux/mman.h): a type, as shared and private are.
+const MAP_DROPPABLE: i32 = 0x08;
+
+fn map_call(area: &Area, fd: Option<RawFd>) -> Option<Call> {
+    let offset = match area.backing {
+        Backing::Vdso {} | Backing::Vvar {} => return None,
+        Backing::Anonymous {} => 0,
+        Backing::File { offset, .. } | Backing::Shared { offset, .. } => offset,
+    };
+    let mut flags = libc::MAP_FIXED_NOREPLACE;
+    flags |= match area.shared {
+        true => libc::MAP_SHARED,
+        false if area.has(Advice::Droppable) => MAP_DROPPABLE,
+        false => libc::MAP_PRIVATE,
+    };
+    if fd.is_none() {
+        flags |= libc::MAP_ANONYMOUS;
+    }
+    for (advice, flag) in [
+        (Advice::GrowsDown, libc::MAP_GROWSDOWN),
+        (Advice::NoReserve, libc::MAP_NORESERVE),
+    ] {
+        if area.has(advice) {
+            flags |= flag;
+        }
+    }
+    let mut prot = area.prot;
+    if writable_first(area) {
+        prot.0 |= Prot::WRITE | Prot::READ;
+    }
+    let fd = fd.map_or(u64::MAX, |fd| fd as u64);
+    let len = area.len();
+    Some(Call::new(
+        libc::SYS_mmap,
+        &[area.start, len, prot.0.into(), flags as u64, fd, offset],
+    ))
+}
+
+/// `madvise(2)` for what is known before the pages are there.
+fn advise_calls(area: &Area) -> Vec<Call> {
+    let advise = |start: u64, len: u64, advice: i32| {
+        Call::new(libc::SYS_madvise, &[start, len, advice as u64])
+    };
+    let mut calls = Vec::new();
+    if area.has(Advice::Droppable) || matches!(area.backing, Backing::Vdso {} | Backing::Vvar {}) {
+        return calls;
+    }
+    for (flag, advice) in [
+        (Advice::Sequential, libc::MADV_SEQUENTIAL),
+        (Advice::Random, libc::MADV_RANDOM),
+        (Advice::DontDump, libc::MADV_DONTDUMP),
+        (Advice::DontFork, libc::MADV_DONTFORK),
+        (Advice::WipeOnFork, libc::MADV_WIPEONFORK),
+        (Advice::HugePage, libc::MADV_HUGEPAGE),
+        (Advice::NoHugePage, libc::MADV_NOHUGEPAGE),
+    ] {
+        if area.has(flag) {
+            calls.push(advise(area.start, area.len(), advice));
+        }
+    }
+    calls
+}
+
+/// Whether a program can do without the call having succeeded: huge pages, which the kernel may not have.
+fn cosmetic(call: &Call) -> bool {
+    let huge = [
+        libc::MADV_HUGEPAGE,
+        libc::MADV_NOHUGEPAGE,
+        libc::MADV_MERGEABLE,
+    ];
+    call.nr == libc::SYS_madvise && huge.iter().any(|a| *a as u64 == call.args[2])
+}
+
+fn name(call: &Call) -> &'static str {
+    match call.nr {
+        libc::SYS_mmap => "map",
+        libc::SYS_mprotect => "protect",
+        libc::SYS_mlock2 => "lock",
+        SYS_MSEAL => "seal",
+        _ => "advise on",
+    }
+}
+
+/// Names of anonymous areas; a kernel without them (`CONFIG_ANON_VMA_NAME`) leaves them out.
+fn give_names(task: &mut dyn Caller, space: &Space) -> Result<()> {
+    for area in &space.areas {
+        let Some(name) = &area.name else { continue };
+        let mut bytes = name.0.clone();
+        bytes.push(0);
+        let at = task.put(&bytes)?;
+        let (option, field) = (libc::PR_SET_VMA as u64, libc::PR_SET_VMA_ANON_NAME as u64);
+        let call = Call::new(
+            libc::SYS_prctl,
+            &[option, field, area.start, area.len(), at],
+        );
+        task.call(call)?;
+    }
+    Ok(())
+}
+
+const SYS_MSEAL: i64 = 462;
+const MADV_GUARD_INSTALL: u64 = 102;
+
+/// After the last page: the protections of areas that were writable meanwhile, guard pages, locks, seals.
+pub fn protect(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
+    let process = target.process(inside)?;
+    let (mut calls, mut what) = (Vec::new(), Vec::new());
+    for area in &space.areas {
+        let before = calls.len();
+        calls.extend(last_calls(area));
+        what.extend((before..calls.len()).map(|_| area));
+    }
+    let results = process.leader.batch(&calls)?;
+    for ((call, area), result) in calls.iter().zip(what).zip(results) {
+        if (-4095..0).contains(&result) && !cosmetic(call) {
+            let (start, end) = (area.start, area.end);
+            let what = format!("{} {start:#x}-{end:#x} in process {inside}", name(call));
+            return Err(kernel::Error::errno(what, -result as i32).into());
+        }
+    }
+    let filter = format!("{:#x}", space.coredump_filter);
+    let path = process.proc.path("coredump_filter");
+    std::fs::write(&path, filter)
+        .map_err(|e| kernel::Error::io(format!("write {}", path.display()), &e))?;
+    if space.thp_disabled {
+        let disable = Call::new(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 1]);
+        process.leader.must("turn huge pages off", disable)?;
+    }
+    Ok(())
+}
+
+fn last_calls(area: &Area) -> Vec<Call> {
+    let (start, len) = (area.start, area.len());
+    let mut calls = Vec::new();
+    if writable_first(area) {
+        calls.push(Call::new(
+            libc::SYS_mprotect,
+            &[start, len, area.prot.0.into()],
+        ));
+    }
+    for guard in &area.guards {
+        let args = [guard.start, guard.len, MADV_GUARD_INSTALL];
+        calls.push(Call::new(libc::SYS_madvise, &args));
+    }
+    if area.has(Advice::Mergeable) {
+        let args = [start, len, libc::MADV_MERGEABLE as u64];
+        calls.push(Call::new(libc::SYS_madvise, &args));
+    }
+    if area.has(Advice::Locked) || area.has(Advice::LockedOnFault) {
+        let on_fault = area.has(Advice::LockedOnFault) as u64 * libc::MLOCK_ONFAULT as u64;
+        calls.push(Call::new(libc::SYS_mlock2, &[start, len, on_fault]));
+    }
+    if area.has(Advice::Sealed) && area.holds_pages() {
+        calls.push(Call::new(SYS_MSEAL, &[start, len]));
+    }
+    calls
+}

@@ -1,0 +1,242 @@
+//! What an area maps: found out at the source, opened again at the target, where a file must still be the same.
+
+use super::shared::DELETED;
+use crate::{Blocker, Error, Result};
+use image::memory::File;
+use image::path::Name;
+use kernel::Pid;
+use kernel::elf;
+use kernel::open::Root;
+use kernel::proc::{Proc, maps};
+use nix::sys::stat::{FileStat, SFlag, fstat, lstat, stat};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// What lies behind an area at the source.
+#[derive(Debug)]
+pub(super) enum Mapped {
+    /// Memory of its own.
+    Anonymous,
+    /// The kernel's code for programs.
+    Vdso,
+    /// The kernel's clock pages.
+    Vvar,
+    /// A file with a name: its path inside the container.
+    File(PathBuf, Box<FileStat>),
+    /// Shared anonymous memory, a memory file, or a file without a name.
+    Inode,
+}
+
+/// The container's files as its first process sees them.
+#[derive(Debug)]
+pub(super) struct Sight {
+    root: Root,
+    /// Where its root lies in its mount namespace: `/`, or the directory given to chroot(2).
+    top: PathBuf,
+}
+
+impl Sight {
+    /// That of process `pid`.
+    pub fn of(pid: Pid) -> Result<Self> {
+        Ok(Sight {
+            root: Root::of(pid)?,
+            top: Proc::process(pid).link("root")?,
+        })
+    }
+
+    /// A path of the kernel's as that process would say it.
+    pub fn inside(&self, path: &[u8]) -> PathBuf {
+        let path = PathBuf::from(std::ffi::OsStr::from_bytes(path));
+        match path.strip_prefix(&self.top) {
+            Ok(rest) => PathBuf::from("/").join(rest),
+            Err(_) => path,
+        }
+    }
+
+    /// Whether the path leads to this very file.
+    pub fn leads_to(&self, path: &Path, stat: &FileStat) -> bool {
+        let found = self.root.stat(path);
+        found.is_ok_and(|found| (found.device, found.inode) == (stat.st_dev, stat.st_ino))
+    }
+}
+
+const THERE: &str = "end what uses it there, or close it, before checkpoint";
+
+/// Finds out what an area maps, or what is in its way.
+pub(super) fn named(
+    pid: Pid,
+    area: &maps::Area,
+    sight: &Sight,
+) -> Result<std::result::Result<Mapped, Blocker>> {
+    let blocked = |what: String, remedy: &str| {
+        Ok(Err(Blocker {
+            pid,
+            place: format!("{:#x}-{:#x}", area.start, area.end),
+            what,
+            remedy: remedy.into(),
+        }))
+    };
+    let name = String::from_utf8_lossy(&area.name);
+    if name == "[vdso]" {
+        return Ok(Ok(Mapped::Vdso));
+    } else if name.starts_with("[vvar") {
+        return Ok(Ok(Mapped::Vvar));
+    } else if area.has("ht") {
+        let remedy = "run the program without huge pages of hugetlbfs; transparent ones travel";
+        return blocked("memory of hugetlbfs".into(), remedy);
+    } else if ["um", "uw", "ui"].iter().any(|flag| area.has(flag)) {
+        return blocked("memory under a userfaultfd".into(), THERE);
+    } else if area.has("ss") {
+        let remedy =
+            "run the program without shadow stacks (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)";
+        return blocked("a shadow stack".into(), remedy);
+    } else if area.has("io") || area.has("pf") {
+        return blocked(format!("memory of a device, {name}"), THERE);
+    }
+    match &*name {
+        "/secretmem (deleted)" => return blocked("secret memory (memfd_secret)".into(), THERE),
+        "/[aio] (deleted)" => {
+            return blocked("a queue of asynchronous I/O (io_setup)".into(), THERE);
+        }
+        _ if name.starts_with("/SYSV") && name.ends_with(" (deleted)") => {
+            return blocked(format!("System V shared memory {}", area.inode), THERE);
+        }
+        _ if name.starts_with("anon_inode:[io_uring]") => return blocked("io_uring".into(), THERE),
+        _ => (),
+    }
+    if area.inode == 0 && area.device == 0 {
+        let known = ["", "[heap]"].contains(&&*name);
+        if known || name.starts_with("[stack") || name.starts_with("[anon:") {
+            return Ok(Ok(Mapped::Anonymous));
+        }
+        return blocked(format!("a mapping of {name}"), THERE);
+    }
+    if name.starts_with("[anon_shmem:") {
+        return Ok(Ok(Mapped::Inode));
+    }
+    if !name.starts_with('/') {
+        return blocked(format!("a mapping of {name}"), THERE);
+    }
+    let link = Proc::process(pid).path(&area.link());
+    let behind = stat(&link).map_err(|e| super::call(&format!("stat {}", link.display()), e))?;
+    if SFlag::from_bits_truncate(behind.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return blocked(format!("a mapping of {name}, which is no file"), THERE);
+    }
+    let path = sight.inside(&area.name);
+    match () {
+        _ if sight.leads_to(&path, &behind) => Ok(Ok(Mapped::File(path, Box::new(behind)))),
+        _ if area.name.ends_with(DELETED) => Ok(Ok(Mapped::Inode)),
+        _ => blocked(
+            format!(
+                "a mapping of {name}, which is another file now or out of the container's sight"
+            ),
+            "restart what uses it, so that it maps the present one",
+        ),
+    }
+}
+
+/// Whether the area was mapped from a descriptor open for writing: the owner's write bit of its link (fs/proc/base.c,
+/// `proc_map_files_instantiate`).
+pub(super) fn writable(pid: Pid, area: &maps::Area) -> Result<bool> {
+    let link = Proc::process(pid).path(&area.link());
+    let link = lstat(&link).map_err(|e| super::call(&format!("stat {}", link.display()), e))?;
+    Ok(link.st_mode & 0o200 != 0)
+}
+
+/// The files that areas of one space map, each once.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// As the record has them.
+    pub list: Vec<File>,
+}
+
+/// How much of a file is read in search of its build id.
+const HEAD: usize = 4096;
+
+impl Files {
+    /// The place of a file in the list.
+    pub fn place(&mut self, path: PathBuf, stat: &FileStat, sight: &Sight) -> Result<u32> {
+        let key = (stat.st_dev, stat.st_ino);
+        let known = self
+            .list
+            .iter()
+            .position(|file| (file.device, file.inode) == key && file.path.as_path() == path);
+        if let Some(known) = known {
+            return Ok(known as u32);
+        }
+        let fd = sight.root.open(&path, libc::O_RDONLY | libc::O_NONBLOCK)?;
+        self.list.push(File {
+            path: Name::from(path.as_path()),
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size as u64,
+            mtime: stat.st_mtime,
+            mtime_ns: stat.st_mtime_nsec as u32,
+            build_id: build_id(&fd.into()).into(),
+        });
+        Ok(self.list.len() as u32 - 1)
+    }
+}
+
+fn build_id(file: &std::fs::File) -> Vec<u8> {
+    let mut head = vec![0; HEAD];
+    let len = file.read_at(&mut head, 0).unwrap_or(0);
+    head.truncate(len);
+    elf::build_id(&head).unwrap_or_default()
+}
+
+/// Opens a file of the record beneath the target's root. `shared`: its contents are the program's to change, so that
+/// only its presence counts; else it must be the same file as at the source.
+pub(super) fn open(root: &Root, file: &File, shared: bool, writable: bool) -> Result<OwnedFd> {
+    let path = file.path.as_path();
+    let access = if writable {
+        libc::O_RDWR
+    } else {
+        libc::O_RDONLY
+    };
+    let flags = access | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let blocked = |what: String, remedy: &str| {
+        Error::Blocked(vec![Blocker {
+            pid: 0,
+            place: format!("mapped file {}", file.path),
+            what,
+            remedy: remedy.into(),
+        }])
+    };
+    let fd = root.open(path, flags).map_err(|e| match e.raw() {
+        Some(libc::ENOENT | libc::ENOTDIR) => blocked(
+            "it is not there".into(),
+            "install it there, or let the root file system travel in the image",
+        ),
+        _ => e.into(),
+    })?;
+    let stat = fstat(&fd).map_err(|e| super::call("stat of a mapped file", e))?;
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return Err(blocked(
+            "it is no regular file".into(),
+            "put the right file there",
+        ));
+    }
+    let dup = fd
+        .try_clone()
+        .map_err(|e| kernel::Error::io("duplicate a descriptor", &e))?;
+    if !shared && !unchanged(file, &stat, || build_id(&dup.into())) {
+        return Err(blocked(
+            format!(
+                "it differs from the one at the source (size {} there, {} here)",
+                file.size, stat.st_size
+            ),
+            "install the same version, or let the root file system travel in the image",
+        ));
+    }
+    Ok(fd)
+}
+
+/// The same size, and the same build id where the file had one, else the same modification time.
+fn unchanged(file: &File, found: &FileStat, build_id: impl FnOnce() -> Vec<u8>) -> bool {
+    let times = (found.st_mtime, found.st_mtime_nsec as u32) == (file.mtime, file.mtime_ns);
+    found.st_size as u64 == file.size
+        && (times || (!file.build_id.0.is_empty() && build_id() == file.build_id.0))
+}
