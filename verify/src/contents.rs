@@ -241,10 +241,10 @@ impl Contents {
 }
 
 fn memory(space: &AddressSpace) -> Memory {
-    let executable = space
-        .fields
-        .exe
-        .and_then(|file| space.files.get(file as usize));
+    let executable = space.fields.exe.and_then(|executable| match executable {
+        image::memory::Executable::File { file } => space.files.get(file as usize),
+        image::memory::Executable::Shared { .. } => None,
+    });
     Memory {
         id: space.id,
         areas: space.areas.len(),
