@@ -2,7 +2,7 @@
 //! was made for the container. It lives from before there is anything to take away, so that nothing stays also where
 //! `restore` itself is killed. Should the keeper be killed, the next tool that looks into the registry does its work.
 
-use super::registry::{self, DIR, Entry, Lock, NETNS};
+use super::registry::{self, Entry, Lock, NETNS};
 use super::{bridge, stdio};
 use crate::Result;
 use kernel::namespaces::{Birth, Forked, fork, keep_only, leave};
@@ -81,5 +81,4 @@ pub(super) fn clean(lock: &Lock, entry: &Entry) {
     }
     registry::remove(entry);
     bridge::remove_if_unused(lock);
-    let _ = fs::remove_dir(DIR); // where it is empty
 }

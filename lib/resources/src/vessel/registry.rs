@@ -94,6 +94,12 @@ pub struct Lock {
     _file: Flock<fs::File>,
 }
 
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(DIR); // where it is empty
+    }
+}
+
 /// Waits for the lock: on the directory itself, so that nothing is left when it is empty and goes.
 pub fn lock() -> Result<Lock> {
     loop {

@@ -1,0 +1,522 @@
+//! Vessels made for real, looked at from outside, and gone without a trace. Each case is a process of its own, for a
+//! vessel is made by a process with one thread, in network and mount namespaces of its own with an empty `/run`.
+
+use image::cgroups::Cgroups;
+use image::container::{Container, Engine};
+use image::namespaces::mount::Mounts;
+use image::namespaces::pid::{Init, Pids};
+use image::namespaces::uts::Uts;
+use image::namespaces::{Namespace, Namespaces};
+use image::rootfs::Rootfs;
+use kernel::namespaces::{Kind, identity, own};
+use kernel::proc::{Proc, mountinfo, stat};
+use kernel::ptrace::Stopped;
+use kernel::remote::{Call, Caller, Stub, call};
+use kernel::rtnetlink::Rtnetlink;
+use kernel::{Pid, within};
+use resources::vessel::registry::{self, DIR, NETNS};
+use resources::vessel::{self, Network, Options, Vessel};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, exit};
+use std::time::{Duration, Instant};
+
+type Case = (&'static str, fn());
+
+const CASES: &[Case] = &[
+    (
+        "a_named_container_has_pids_mounts_and_an_address_of_its_own",
+        a_named_container_has_pids_mounts_and_an_address_of_its_own,
+    ),
+    (
+        "a_failed_restore_leaves_nothing",
+        a_failed_restore_leaves_nothing,
+    ),
+    (
+        "a_restore_killed_outright_leaves_nothing",
+        a_restore_killed_outright_leaves_nothing,
+    ),
+    (
+        "what_a_killed_keeper_left_is_cleaned_by_the_next_look",
+        what_a_killed_keeper_left_is_cleaned_by_the_next_look,
+    ),
+    (
+        "replicas_get_addresses_of_their_own_and_reach_each_other",
+        replicas_get_addresses_of_their_own_and_reach_each_other,
+    ),
+    ("a_name_is_given_once", a_name_is_given_once),
+    (
+        "the_init_ends_as_the_root_does_and_hands_signals_on",
+        the_init_ends_as_the_root_does_and_hands_signals_on,
+    ),
+    (
+        "a_tree_of_the_hosts_gets_its_very_pid",
+        a_tree_of_the_hosts_gets_its_very_pid,
+    ),
+    (
+        "a_directory_becomes_the_root_with_devices_and_proc",
+        a_directory_becomes_the_root_with_devices_and_proc,
+    ),
+    ("names_and_clocks_go_on", names_and_clocks_go_on),
+    ("networks_of_three_kinds", networks_of_three_kinds),
+];
+
+/// A harness of a few lines: the cases named on the command line, or all.
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, name] = &arguments[..]
+        && flag == "--case"
+    {
+        let case = CASES.iter().find(|(n, _)| n == name).unwrap();
+        prepare();
+        case.1();
+        nothing_is_left();
+        return;
+    }
+    if arguments.iter().any(|a| a == "--list") {
+        CASES.iter().for_each(|(name, _)| println!("{name}: test"));
+        return;
+    }
+    let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with("--")).collect();
+    let own = std::env::current_exe().unwrap();
+    let mut failed = 0;
+    for (name, _) in CASES {
+        if !filters.is_empty() && !filters.iter().any(|f| name.contains(*f)) {
+            continue;
+        }
+        let mut run = Command::new("timeout");
+        run.args(["-s", "KILL", "30", "unshare", "-m", "-n"]);
+        let ended = run.arg(&own).args(["--case", name]).status().unwrap();
+        println!(
+            "test {name} ... {}",
+            if ended.success() { "ok" } else { "FAILED" }
+        );
+        failed += i32::from(!ended.success());
+    }
+    exit(if failed > 0 { 101 } else { 0 });
+}
+
+/// An empty `/run` and `/var/lib`, so that neither meets those of the machine.
+fn prepare() {
+    for dir in ["/run", "/var/lib"] {
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "none", dir])
+            .status();
+        assert!(done.unwrap().success());
+    }
+}
+
+fn nothing_is_left() {
+    let until = Instant::now() + Duration::from_secs(5);
+    while Path::new(DIR).exists() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!Path::new(DIR).exists(), "{:?}", entries(DIR));
+    assert_eq!(entries(NETNS), [""; 0]);
+    assert_eq!(entries("/var/lib"), [""; 0]);
+    let links: Vec<_> = Rtnetlink::open().unwrap().links().unwrap();
+    assert_eq!(links.len(), 1, "{links:?}");
+    for mount in mountinfo::read_own().unwrap() {
+        let place = String::from_utf8_lossy(&mount.mountpoint).into_owned();
+        assert!(!place.starts_with(NETNS), "{place}");
+        if mount.fstype == "cgroup2" {
+            assert!(!Path::new(&place).join("ferry").exists());
+        }
+    }
+}
+
+fn entries(dir: &str) -> Vec<String> {
+    let found = fs::read_dir(dir).into_iter().flatten().flatten();
+    found
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+fn container(root: Pid) -> Container {
+    Container {
+        engine: Engine::Native,
+        name: "source".into(),
+        root,
+        namespaces: Namespaces {
+            mount: Namespace::Host,
+            network: Namespace::Host,
+            pid: Namespace::Host,
+            user: Namespace::Host,
+            ipc: Namespace::Host,
+            uts: Namespace::Host,
+            time: Namespace::Host,
+            cgroup: Namespace::Host,
+        },
+        rootfs: Rootfs::Host,
+        cgroups: Cgroups::default(),
+        addresses: vec!["192.0.2.77".parse().unwrap()],
+    }
+}
+
+fn process_1() -> Container {
+    let mut container = container(1);
+    container.namespaces.pid = Namespace::Own(Pids { init: Init::Root });
+    container
+}
+
+fn named(name: &str) -> Options {
+    Options {
+        name: Some(name.into()),
+        archive: "web.ckpt".into(),
+        ..Options::default()
+    }
+}
+
+const BASE: u64 = 0x10_0000_0000;
+
+/// Starts a shell script in a stopped task.
+fn start(task: Stopped, script: &str) -> Pid {
+    let mut stub = Stub::install(task, BASE).unwrap();
+    run(&mut stub, script);
+    let pid = stub.tid();
+    exec(stub).detach(0).unwrap();
+    pid
+}
+
+fn run(stub: &mut Stub, script: &str) {
+    let (address, _) = stub.scratch().unwrap();
+    let words = ["/bin/sh", "-c", script];
+    let mut bytes = Vec::new();
+    let mut pointers: Vec<u64> = Vec::new();
+    for word in words {
+        pointers.push(address + 512 + bytes.len() as u64);
+        bytes.extend(word.as_bytes());
+        bytes.push(0);
+    }
+    pointers.push(0);
+    let mut all: Vec<u8> = pointers.iter().flat_map(|p| p.to_ne_bytes()).collect();
+    all.resize(512, 0);
+    all.extend(bytes);
+    stub.put(&all).unwrap();
+    // The signals that an init has blocked are the container's own business.
+    stub.task().unwrap().set_signal_mask(0).unwrap();
+}
+
+fn exec(mut stub: Stub) -> Stopped {
+    let (address, _) = stub.scratch().unwrap();
+    let args = [address + 512, address, 0];
+    stub.exec("exec", Call::new(libc::SYS_execve, &args))
+        .unwrap()
+}
+
+/// Makes what the tree's code makes: the root, out of the first process, running a shell script; and lets go.
+fn pour(mut vessel: Vessel, root: Pid, script: &str) -> (Pid, Pid) {
+    let first = vessel.first().unwrap();
+    let pid = vessel.pid();
+    if !vessel.is_init() {
+        start(first, script);
+        vessel.release(pid, None).unwrap();
+        return (pid, pid);
+    }
+    let mut init = Stub::install(first, BASE).unwrap();
+    let (address, _) = init.scratch().unwrap();
+    let (make, bytes) = call::clone3(address, 0, libc::SIGCHLD, &[root]);
+    init.put(&bytes).unwrap();
+    let (inside, mut child) = init.fork("fork the root", make).unwrap();
+    assert_eq!(inside, root as u64);
+    run(&mut child, script);
+    let child_pid = child.tid();
+    exec(child).detach(0).unwrap();
+    vessel.release(child_pid, Some(init)).unwrap();
+    (pid, child_pid)
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !done() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn kill(pid: Pid, signal: i32) {
+    kernel::pidfd::PidFd::open(pid)
+        .unwrap()
+        .signal(signal)
+        .unwrap();
+}
+
+fn end(pid: Pid) {
+    kill(pid, libc::SIGKILL);
+    vessel::wait(pid).unwrap();
+}
+
+fn a_named_container_has_pids_mounts_and_an_address_of_its_own() {
+    let vessel = vessel::make(&container(4711), &named("a")).unwrap();
+    let pid = vessel.pid();
+    for kind in Kind::ALL {
+        let is_own = [Kind::Mount, Kind::Network, Kind::Pid].contains(&kind);
+        assert_eq!(
+            identity(pid, kind).unwrap() != own(kind).unwrap(),
+            is_own,
+            "{kind:?}"
+        );
+    }
+    let address = vessel.addresses()[0];
+    assert_eq!(vessel.changed(), [("192.0.2.77".parse().unwrap(), address)]);
+    let (first, root) = pour(vessel, 4711, "exec sleep 100");
+    assert_eq!(first, pid);
+    let inside = kernel::proc::status::read(root)
+        .unwrap()
+        .numbers("NSpid")
+        .unwrap();
+    assert_eq!(inside, [i64::from(root), 4711]);
+    let proc = mountinfo::read(root).unwrap();
+    assert_eq!(proc.iter().filter(|m| m.mountpoint == b"/proc").count(), 2);
+    let (links, addresses, routes) = within(root, &[kernel::Namespace::Net], || {
+        let mut rt = Rtnetlink::open().unwrap();
+        (
+            rt.links().unwrap(),
+            rt.addresses().unwrap(),
+            rt.routes().unwrap(),
+        )
+    })
+    .unwrap();
+    assert!(links.iter().all(|l| l.up) && links.iter().any(|l| l.name == "eth0"));
+    assert!(
+        addresses
+            .iter()
+            .any(|a| a.address == address && a.prefix == 20)
+    );
+    assert!(
+        routes
+            .iter()
+            .any(|r| r.destination.is_none() && r.gateway.is_some())
+    );
+    let ping = Command::new("ip")
+        .args(["netns", "exec", "a", "true"])
+        .status();
+    assert!(ping.unwrap().success());
+    let entry = registry::find("a").unwrap();
+    assert_eq!((entry.root.unwrap().pid, entry.init), (root, true));
+    assert_eq!(entry.addresses, [address]);
+    let mode = fs::metadata(format!("{DIR}/a.json")).unwrap().permissions();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+        0o600
+    );
+    assert_eq!(Proc::process(first).text("comm").unwrap(), "ferry: a\n");
+    end(first);
+    until("the root ends with process 1", || stat::read(root).is_err());
+}
+
+fn a_failed_restore_leaves_nothing() {
+    let vessel = vessel::make(&container(4711), &named("a")).unwrap();
+    let pid = vessel.pid();
+    drop(vessel);
+    assert!(stat::read(pid).is_err());
+    nothing_is_left();
+    // In the middle of it: the record asks for a mount that cannot be.
+    let mut container = process_1();
+    let found = resources::namespaces::mount::dump(std::process::id() as Pid, false).unwrap();
+    let mut mounts: Mounts = found.mounts;
+    let mut bad = mounts.mounts[0].clone();
+    bad.mountpoint = "/not/here".into();
+    bad.fstype = "tmpfs".into();
+    bad.origin = image::namespaces::mount::Origin::Tmpfs { tree: 0 };
+    mounts.mounts.push(bad);
+    container.namespaces.mount = Namespace::Own(mounts);
+    let error = vessel::make(&container, &named("b"))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("/not/here"), "{error}");
+}
+
+fn a_restore_killed_outright_leaves_nothing() {
+    // A process of ours that makes a vessel and dies without a word.
+    match kernel::namespaces::fork(&Default::default()).unwrap() {
+        kernel::namespaces::Forked::Child => {
+            let vessel = vessel::make(&container(4711), &named("a")).unwrap();
+            fs::write("/run/pid", vessel.pid().to_string()).unwrap();
+            kill(std::process::id() as Pid, libc::SIGKILL);
+            kernel::namespaces::leave(1);
+        }
+        kernel::namespaces::Forked::Parent(child) => {
+            assert_eq!(vessel::wait(child.pid()).unwrap(), 128 + libc::SIGKILL);
+        }
+    }
+    let pid: Pid = fs::read_to_string("/run/pid").unwrap().parse().unwrap();
+    until("process 1 dies with its tracer", || {
+        stat::read(pid).is_err() || stat::read(pid).unwrap().state == 'Z'
+    });
+}
+
+fn what_a_killed_keeper_left_is_cleaned_by_the_next_look() {
+    let vessel = vessel::make(&process_1(), &named("a")).unwrap();
+    let (first, _) = pour(vessel, 1, "exec sleep 100");
+    let keeper = registry::find("a").unwrap().keeper.unwrap();
+    end(keeper.pid);
+    end(first);
+    assert!(Path::new(DIR).join("a.json").exists());
+    assert!(registry::find("a").is_err());
+}
+
+fn replicas_get_addresses_of_their_own_and_reach_each_other() {
+    let mut made = Vec::new();
+    for name in ["hello1", "hello2", "hello3"] {
+        let vessel = vessel::make(&container(4711), &named(name)).unwrap();
+        made.push((
+            vessel.addresses()[0],
+            pour(vessel, 4711, "exec sleep 100").0,
+        ));
+    }
+    let mut distinct: Vec<_> = made.iter().map(|(address, _)| *address).collect();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 3);
+    let (there, pid) = (made[1].0, made[1].1);
+    let listener = within(pid, &[kernel::Namespace::Net], || {
+        std::net::TcpListener::bind((there, 80)).unwrap()
+    })
+    .unwrap();
+    within(made[0].1, &[kernel::Namespace::Net], || {
+        std::net::TcpStream::connect((there, 80)).unwrap();
+    })
+    .unwrap();
+    // And from the host.
+    std::net::TcpStream::connect((there, 80)).unwrap();
+    drop(listener);
+    for (_, pid) in made {
+        end(pid);
+    }
+}
+
+fn a_name_is_given_once() {
+    let vessel = vessel::make(&process_1(), &named("a")).unwrap();
+    let error = vessel::make(&process_1(), &named("a")).unwrap_err();
+    assert!(matches!(error, resources::Error::Name(_)), "{error}");
+    assert!(registry::find("a").is_err(), "it does not run yet");
+    drop(vessel);
+    let again = vessel::make(&process_1(), &named("a")).unwrap();
+    drop(again);
+    for bad in ["../a", "a/b", ""] {
+        assert!(vessel::make(&process_1(), &named(bad)).is_err());
+    }
+}
+
+fn the_init_ends_as_the_root_does_and_hands_signals_on() {
+    let vessel = vessel::make(&container(4711), &named("a")).unwrap();
+    let script = "trap 'exit 7' TERM; echo ready > /run/ready; while :; do sleep 0.01; done";
+    let (first, _) = pour(vessel, 4711, script);
+    until("it runs", || Path::new("/run/ready").exists());
+    kill(first, libc::SIGTERM);
+    assert_eq!(vessel::wait(first).unwrap(), 7);
+    // Orphans are reaped, and do not end it.
+    let vessel = vessel::make(&container(4711), &named("b")).unwrap();
+    let script = "(sleep 0.05 & ) ; sleep 0.2; [ $(ls -d /proc/[0-9]* | wc -l) = 5 ] || ls -d /proc/[0-9]*; kill -9 $$";
+    let (first, _) = pour(vessel, 4711, script);
+    assert_eq!(vessel::wait(first).unwrap(), 128 + libc::SIGKILL);
+}
+
+fn a_tree_of_the_hosts_gets_its_very_pid() {
+    let free = 1_000_000 / 32 + (std::process::id() as Pid % 500);
+    let vessel = vessel::make(&container(free), &Options::default()).unwrap();
+    assert_eq!(
+        (vessel.pid(), vessel.is_init(), vessel.name()),
+        (free, false, None)
+    );
+    assert!(!Path::new(DIR).exists());
+    let error = vessel::make(&container(free), &Options::default()).unwrap_err();
+    assert!(matches!(error, resources::Error::Name(_)), "{error}");
+    let (pid, _) = pour(vessel, free, "exit 3");
+    assert_eq!(vessel::wait(pid).unwrap(), 3);
+}
+
+fn a_directory_becomes_the_root_with_devices_and_proc() {
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    for name in ["bin", "lib", "lib64", "usr", "out"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    let options = Options {
+        rootfs: Some(dir.path().into()),
+        ..named("a")
+    };
+    let vessel = vessel::make(&process_1(), &options).unwrap();
+    vessel.settle().unwrap();
+    let pid = vessel.pid();
+    let mounts = mountinfo::read(pid).unwrap();
+    let at = |place: &[u8]| mounts.iter().find(|m| m.mountpoint == place).unwrap();
+    assert_eq!(at(b"/proc").fstype, "proc");
+    assert_eq!(at(b"/dev/pts").fstype, "devpts");
+    assert!(at(b"/sys").options.contains(&"ro".into()));
+    assert_eq!(at(b"/dev/null").fstype, "devtmpfs");
+    let root = format!("/proc/{pid}/root");
+    assert!(Path::new(&root).join("out").is_dir());
+    assert!(!Path::new(&root).join("etc").exists());
+    assert!(Path::new(&root).join("proc/1/status").exists());
+    drop(vessel);
+    assert_eq!(fs::read_dir(dir.path().join("out")).unwrap().count(), 0);
+}
+
+fn names_and_clocks_go_on() {
+    let mut container = process_1();
+    container.namespaces.uts = Namespace::Own(Uts {
+        hostname: "web-7".into(),
+        domainname: "example".into(),
+    });
+    let day = 86_400_000_000_000;
+    let options = Options {
+        clocks: Some(resources::namespaces::time::Clocks {
+            monotonic: 1000 * day,
+            boottime: 1001 * day,
+        }),
+        ..named("a")
+    };
+    let vessel = vessel::make(&container, &options).unwrap();
+    let taken = resources::container::dump(vessel.pid(), "a", false).unwrap();
+    assert_eq!(taken.namespaces.uts, container.namespaces.uts);
+    assert_eq!(taken.root, 1);
+    assert!(taken.namespaces.time.own().is_some());
+    assert!(taken.namespaces.network.own().unwrap().links.len() == 2);
+    assert_eq!(taken.addresses, vessel.addresses());
+    let script =
+        "hostname > /run/name; read up rest < /proc/uptime; echo $up > /run/up; exec sleep 100";
+    let (pid, _) = pour(vessel, 1, script);
+    until("it writes", || {
+        fs::read_to_string("/run/up").is_ok_and(|t| t.ends_with('\n'))
+    });
+    assert_eq!(fs::read_to_string("/run/name").unwrap(), "web-7\n");
+    let up = fs::read_to_string("/run/up").unwrap();
+    let days = up.trim().parse::<f64>().unwrap() / 86400.0;
+    assert!((1001.0..1001.1).contains(&days), "{days}");
+    end(pid);
+}
+
+fn networks_of_three_kinds() {
+    let with = |network| Options {
+        network: Some(network),
+        ..named("a")
+    };
+    let vessel = vessel::make(&process_1(), &with(Network::Host)).unwrap();
+    assert_eq!(
+        identity(vessel.pid(), Kind::Network).unwrap(),
+        own(Kind::Network).unwrap()
+    );
+    assert!(vessel.addresses().is_empty());
+    drop(vessel);
+    let vessel = vessel::make(&process_1(), &with(Network::None)).unwrap();
+    let links = within(vessel.pid(), &[kernel::Namespace::Net], || {
+        Rtnetlink::open().unwrap().links().unwrap()
+    })
+    .unwrap();
+    assert!(links.len() == 1 && links[0].up);
+    drop(vessel);
+    // What was on the bridge comes back under its address without a name, and nobody else gets it meanwhile.
+    let first = vessel::make(&process_1(), &with(Network::Bridge)).unwrap();
+    let mut taken = resources::container::dump(first.pid(), "a", false).unwrap();
+    let address = first.addresses()[0];
+    taken.namespaces.mount = Namespace::Host;
+    let error = vessel::make(&taken, &Options::default())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("taken"), "{error}");
+    drop(first);
+    let again = vessel::make(&taken, &Options::default()).unwrap();
+    assert_eq!(again.addresses(), [address]);
+    assert!(again.changed().is_empty());
+    drop(again);
+}
