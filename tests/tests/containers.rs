@@ -132,7 +132,7 @@ fn a_pid_namespace_is_made_where_none_was() {
         archive.display()
     ))
     .ok();
-    let own = restored(&host, "--pidns own", &archive);
+    let own = restored(&host, "--pidns", &archive);
     let namespace = |pid: i32| {
         std::fs::read_link(host.proc().join(format!("{pid}/ns/pid"))).expect("its pid namespace")
     };
@@ -236,46 +236,71 @@ fn statistics_are_numbers_in_microseconds() {
     }
 }
 
-#[test]
-fn a_root_file_system_of_its_own_takes_the_place_of_the_hosts() {
-    let host = Host::new("alder");
-    // A root with nothing but a static busybox: the program's files are there at the same paths.
+/// A root file system of nothing but a static busybox and a file, and a program in it that pivoted its root there.
+fn inner(host: &Host) -> (PathBuf, Program<'_>) {
     let root = host.path("root");
     host.sh(&format!(
-        "mkdir -p {0}/bin {0}/proc {0}/dev {0}/tmp && cp /bin/busybox {0}/bin/",
+        "mkdir -p {0}/bin {0}/proc {0}/old && cp /bin/busybox {0}/bin/ && echo 'came along' > {0}/note",
         root.display()
     ))
     .ok();
-    let archive = host.path("inner.ckpt");
-    let script = host.path("inner.sh");
+    let script = host.path("pivot.sh");
     std::fs::write(
         &script,
         format!(
-            "mount -t proc proc {0}/proc; exec chroot {0} /bin/busybox sleep 1000\n",
+            "mount --bind {0} {0}; cd {0}; mount -t proc proc proc; pivot_root . old\n\
+             exec /bin/busybox sh -c '/bin/busybox umount -l /old; exec /bin/busybox sleep 1000 </proc/self/fd/0 >/note.out 2>&1'\n",
             root.display()
         ),
     )
     .expect("write the script");
-    let program = Program::alone(&host, "inner", &format!("bash {}", script.display()));
-    until("busybox to run", LONG, || {
-        let exe = std::fs::read_link(host.proc().join(format!("{}/exe", program.pid))).ok()?;
-        exe.ends_with("bin/busybox").then_some(())
+    let program = Program::alone(host, "inner", &format!("bash {}", script.display()));
+    until("busybox to sleep in its root", LONG, || {
+        let command =
+            std::fs::read_to_string(host.proc().join(format!("{}/cmdline", program.pid))).ok()?;
+        command.contains("sleep\x001000").then_some(())
     });
-    let outcome = host
-        .sh(&format!(
-            "checkpoint pid:{} > {}",
-            program.pid,
-            archive.display()
-        ))
-        .fails_with(0);
-    assert_eq!(outcome.stdout, "");
-    let restored = restored(
+    (root, program)
+}
+
+/// What a container sees at a path of its own.
+fn sees(host: &Host, pid: i32, path: &str) -> String {
+    std::fs::read_to_string(host.proc().join(format!("{pid}/root{path}"))).unwrap_or_default()
+}
+
+#[test]
+fn a_root_file_system_can_be_named_or_travel_in_the_image() {
+    let host = Host::new("alder");
+    let (root, program) = inner(&host);
+    let archive = host.path("inner.ckpt");
+    host.sh(&format!(
+        "checkpoint --with-image pid:{} | pack > {}",
+        program.pid,
+        archive.display()
+    ))
+    .ok();
+    let named = restored(
         &host,
-        &format!("-n inner --network none --rootfs {}", root.display()),
+        &format!("-n named --network none --rootfs {}", root.display()),
         &archive,
     );
-    let exe = std::fs::read_link(host.proc().join(format!("{}/exe", restored.pid)))
-        .expect("its executable");
+    assert_eq!(sees(&host, named.pid, "/note"), "came along\n");
+    host.kill(named.pid);
+    std::fs::remove_dir_all(&root).expect("take the original away");
+    let one = restored(&host, "-n one --network none", &archive);
+    let two = restored(&host, "-n two --network none", &archive);
+    std::fs::write(
+        host.proc().join(format!("{}/root/note", one.pid)),
+        "changed\n",
+    )
+    .expect("change it in one");
+    assert_eq!(
+        sees(&host, two.pid, "/note"),
+        "came along\n",
+        "each has its own"
+    );
+    let exe =
+        std::fs::read_link(host.proc().join(format!("{}/exe", two.pid))).expect("its executable");
     assert!(exe.ends_with("bin/busybox"), "{}", exe.display());
 }
 

@@ -166,7 +166,7 @@ fn a_taken_pid_is_named_and_its_owner_left_alone() {
     let traces = Traces::of(&host);
     let outcome = host
         .sh(&format!("restore < {}", images.archive.display()))
-        .fails_with(4);
+        .fails_with(5);
     assert!(
         outcome.stderr.contains(&images.pid.to_string()),
         "{}",
