@@ -48,11 +48,9 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     let mut reader = tool::open(options.input.as_deref(), &progress)?;
     let writer = ArchiveWriter::new(written.counted(output), Compression { level });
     reader.set_tap(Box::new(writer))?;
-    let mut entries = 1;
-    while reader.next()?.is_some() {
-        entries += 1;
-    }
+    while reader.next()?.is_some() {}
     progress.done();
+    let entries = reader.entries();
     let (bytes, packed) = (reader.offset(), written.bytes());
     options.common.say(format_args!(
         "{entries} entries, {bytes} bytes packed into {packed}"

@@ -47,11 +47,9 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
         reader.require_seal()?;
     }
     reader.set_tap(tap()?)?;
-    let mut entries = 1;
-    while reader.next()?.is_some() {
-        entries += 1;
-    }
+    while reader.next()?.is_some() {}
     progress.done();
+    let entries = reader.entries();
     let (bytes, read) = (reader.offset(), progress.bytes());
     let sealed = if reader.sealed() {
         "the seal is right"

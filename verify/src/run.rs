@@ -81,10 +81,8 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
         reader.require_seal()?;
     }
     let mut contents = Contents::default();
-    let mut entries = 1;
     while let Some(entry) = reader.next()? {
         contents.take(entry)?;
-        entries += 1;
     }
     contents.finish();
     let missing = match options.host {
@@ -110,7 +108,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
         host: &header.host,
         form: form(reader.form()),
         sealed: reader.sealed(),
-        entries: entries + 1,
+        entries: reader.entries(),
         bytes: reader.offset(),
         missing: missing.as_deref(),
         contents: options.show.then_some(&contents),

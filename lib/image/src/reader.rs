@@ -263,6 +263,11 @@ impl Reader {
         self.finished == Some(true)
     }
 
+    /// Entries of the tar stream up to where everything was read.
+    pub fn entries(&self) -> u64 {
+        self.book.entries()
+    }
+
     /// Byte of the uncompressed image up to which everything was read.
     pub fn offset(&self) -> u64 {
         self.offset
