@@ -201,7 +201,7 @@ fn short(what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsFd, BorrowedFd};
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 
@@ -267,18 +267,14 @@ mod tests {
         let listener = UnixListener::bind_addr(&address).unwrap();
         let client = UnixStream::connect_addr(&address).unwrap();
         let (a, b) = UnixStream::pair().unwrap();
-        let inode = |fd: i32| {
-            nix::sys::stat::fstat(unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) })
-                .unwrap()
-                .st_ino as u32
-        };
+        let inode = |fd: BorrowedFd| crate::socket::inode(fd).unwrap() as u32;
         let all = unix().unwrap();
-        let find = |fd: i32| all.iter().find(|s| s.inode == inode(fd)).unwrap().clone();
-        let found = find(listener.as_raw_fd());
-        assert_eq!(found.pending, [inode(client.as_raw_fd())]);
+        let find = |fd: BorrowedFd| all.iter().find(|s| s.inode == inode(fd)).unwrap().clone();
+        let found = find(listener.as_fd());
+        assert_eq!(found.pending, [inode(client.as_fd())]);
         assert_eq!(found.name.unwrap()[1..], *name.as_bytes());
-        assert_eq!(find(client.as_raw_fd()).peer, Some(0));
-        assert_eq!(find(a.as_raw_fd()).peer, Some(inode(b.as_raw_fd())));
+        assert_eq!(find(client.as_fd()).peer, Some(0));
+        assert_eq!(find(a.as_fd()).peer, Some(inode(b.as_fd())));
     }
 
     #[test]

@@ -7,9 +7,15 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 pub mod address;
 mod message;
+pub mod option;
 pub mod root;
 pub mod segment;
 
+pub use libc::{
+    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP,
+    IPPROTO_UDP, IPPROTO_UDPLITE, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, SO_PEEK_OFF,
+    SO_PEERCRED, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET,
+};
 pub use message::{Credentials, Message, peek, peek_at, send};
 
 /// `SIOCOUTQNSD` (include/uapi/linux/sockios.h).
