@@ -13,6 +13,7 @@ pub mod limits;
 pub mod memory;
 pub mod namespaces;
 pub mod signals;
+pub mod sockets;
 pub mod source;
 pub mod target;
 pub mod threads;

@@ -6,6 +6,7 @@ use kernel::pidfd::PidFd;
 use kernel::proc::Proc;
 use kernel::remote::Stub;
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 /// A container being rebuilt.
@@ -20,6 +21,8 @@ pub struct Target {
     pub objects: HashMap<SharedId, OwnedFd>,
     /// Our pid of the container's first process: its namespaces are `/proc/PID/ns/*`, its root is `/proc/PID/root`.
     pub root_pid: kernel::Pid,
+    /// The container's addresses that have changed: what they were, what they are now.
+    pub addresses: Vec<(IpAddr, IpAddr)>,
 }
 
 /// One process being rebuilt.

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 pub mod family;
 pub mod fdinfo;
+pub mod igmp;
 pub mod limits;
 pub mod maps;
 pub mod mountinfo;
+pub mod netlink;
 pub mod stat;
 pub mod status;
 pub mod timers;

@@ -8,13 +8,15 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 pub mod address;
 mod message;
 pub mod option;
+pub mod repair;
 pub mod root;
 pub mod segment;
 
 pub use libc::{
     AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP,
-    IPPROTO_UDP, IPPROTO_UDPLITE, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, SO_PEEK_OFF,
-    SO_PEERCRED, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET,
+    IPPROTO_UDP, IPPROTO_UDPLITE, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, SO_DOMAIN,
+    SO_ERROR, SO_PEEK_OFF, SO_PEERCRED, SO_PROTOCOL, SO_RCVBUF, SO_SNDBUF, SO_TYPE, SOCK_DGRAM,
+    SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET,
 };
 pub use message::{Credentials, Message, peek, peek_at, send};
 
@@ -334,4 +336,10 @@ pub fn events(fd: BorrowedFd) -> Result<i16> {
     let result = unsafe { libc::poll(&mut poll, 1, 0) };
     check(result.into(), || named(fd, "poll"))?;
     Ok(poll.revents)
+}
+
+/// The index of an interface in this thread's network namespace (`if_nametoindex(3)`).
+pub fn interface_index(name: &str) -> Result<u32> {
+    nix::net::if_::if_nametoindex(name)
+        .map_err(|errno| Error::errno(format!("interface {name}"), errno as i32))
 }

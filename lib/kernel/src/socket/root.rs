@@ -53,6 +53,8 @@ impl Root {
     pub fn enter(&self) -> Result<()> {
         unshare(CloneFlags::CLONE_FS)
             .named(|| "unshare the working directory of a thread".into())?;
+        // What is made there is for everybody, whatever our own umask is; it belongs to the thread from here on.
+        nix::sys::stat::umask(nix::sys::stat::Mode::empty());
         nix::unistd::fchdir(&self.directory).named(|| "chdir to a root directory".into())?;
         nix::unistd::chroot(".").named(|| "chroot".into())
     }

@@ -1,0 +1,220 @@
+//! TCP sockets: tcp(7), net/ipv4/tcp.c. Listening sockets, and what is left of connections that have ended or half
+//! ended: a program keeps those for a while after it has answered.
+
+use super::{Diag, Holder, TRY_AGAIN, address, local, options, socket_address, version_of};
+use crate::{Error, Result};
+use image::bytes::Bytes;
+use image::sockets::Address;
+use image::sockets::tcp::{Connection, Phase, State, Tcp, Window};
+use kernel::socket;
+use kernel::socket::repair::{Queue, Repair, TcpInfo, tcp_info};
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+
+mod made;
+
+pub use made::restore;
+
+/// `TCP_ESTABLISHED` and so on (include/net/tcp_states.h).
+const ESTABLISHED: u8 = 1;
+const SYN_SENT: u8 = 2;
+const SYN_RECV: u8 = 3;
+const CLOSE: u8 = 7;
+const CLOSE_WAIT: u8 = 8;
+const LISTEN: u8 = 10;
+
+const ESTABLISHED_REMEDY: &str =
+    "established connections do not travel yet: close it, or stop the client";
+/// What a connection moves by itself.
+const MOVING: &[&str] = &["TCP_MAXSEG", "TCP_WINDOW_CLAMP"];
+
+/// Refuses what cannot be taken.
+pub fn judge(fd: BorrowedFd, holder: Holder, diag: &Diag) -> Result<()> {
+    let read = tcp_info(fd)?;
+    match read.state {
+        CLOSE => Ok(()),
+        LISTEN if read.unacked == 0 => Ok(()),
+        LISTEN => waiting(fd, holder, diag),
+        state => match phase(state) {
+            Some(Phase::Established) => {
+                let peer =
+                    socket::peer(fd)?.and_then(|bytes| socket::address::parse_internet(&bytes));
+                let peer = peer.map_or("nobody any more".into(), |p| plain(p).to_string());
+                Err(holder.blocked(
+                    format!("an established TCP connection with {peer}"),
+                    ESTABLISHED_REMEDY,
+                ))
+            }
+            Some(_) => Ok(()),
+            None if state == SYN_SENT || state == SYN_RECV => {
+                Err(holder.blocked("a TCP connection being made", TRY_AGAIN))
+            }
+            None => Err(holder.blocked(format!("a TCP socket in state {state}"), TRY_AGAIN)),
+        },
+    }
+}
+
+/// Connections that wait in a listening socket: all of them at once.
+fn waiting(fd: BorrowedFd, holder: Holder, diag: &Diag) -> Result<()> {
+    let here = socket_address(&local(fd)?);
+    let clients: Vec<_> = diag
+        .tcp
+        .iter()
+        .filter(|s| s.inode == 0 && matches!(s.state, ESTABLISHED | CLOSE_WAIT))
+        .filter(|s| s.local.port() == here.port())
+        .map(|s| {
+            let what = format!("a TCP connection with {} not yet accepted", plain(s.remote));
+            holder.blocker(what, ESTABLISHED_REMEDY)
+        })
+        .collect();
+    if clients.is_empty() {
+        // It came after the list was made.
+        return Err(holder.blocked(
+            format!("a TCP connection to {} not yet accepted", plain(here)),
+            TRY_AGAIN,
+        ));
+    }
+    Err(Error::Blocked(clients))
+}
+
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn phase(state: u8) -> Option<Phase> {
+    Some(match state {
+        ESTABLISHED => Phase::Established,
+        4 => Phase::FinWait1,
+        5 => Phase::FinWait2,
+        CLOSE_WAIT => Phase::CloseWait,
+        9 => Phase::LastAck,
+        11 => Phase::Closing,
+        _ => return None,
+    })
+}
+
+/// Takes a TCP socket.
+pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Diag) -> Result<Tcp> {
+    judge(fd, holder, diag)?;
+    let read = tcp_info(fd)?;
+    let bound = local(fd)?;
+    let connected = !matches!(read.state, CLOSE | LISTEN);
+    let but = if connected { MOVING } else { &[] };
+    let options = options::dump(fd, kind, &mut diag.fresh, diag.network, but)?;
+    let state = match phase(read.state) {
+        _ if read.state == LISTEN => State::Listening {
+            local: bound,
+            backlog: read.sacked,
+        },
+        Some(phase) => State::Connected(connection(fd, phase, &read, bound)?),
+        None => closed(fd, bound)?,
+    };
+    Ok(Tcp {
+        version: version_of(kind.0),
+        state,
+        options,
+    })
+}
+
+/// A socket without a connection: one that never had any, or one that has lost it (`tcp_done` shuts both directions).
+fn closed(fd: BorrowedFd, local: Address) -> Result<State> {
+    let events = socket::events(fd)?;
+    if events & socket::POLLRDHUP == 0 {
+        return Ok(State::Fresh {
+            local: (!local.is_unspecified()).then_some(local),
+        });
+    }
+    let len = socket::readable(fd)? as usize;
+    // Never looked at when empty: that would take the error away.
+    let received = if len == 0 {
+        Vec::new()
+    } else {
+        socket::peek(fd, len)?.map(|m| m.bytes).unwrap_or_default()
+    };
+    Ok(State::Finished {
+        local,
+        received: Bytes(received),
+        reset: events & socket::POLLERR != 0,
+    })
+}
+
+/// Which ends of the connection have sent their FIN, and whether ours was acknowledged. Each takes a sequence number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fins {
+    received: bool,
+    sent: bool,
+    acknowledged: bool,
+}
+
+impl Fins {
+    fn of(phase: Phase) -> Self {
+        let (received, sent, acknowledged) = match phase {
+            Phase::Established => (false, false, false),
+            Phase::FinWait1 => (false, true, false),
+            Phase::FinWait2 => (false, true, true),
+            Phase::CloseWait => (true, false, false),
+            Phase::LastAck | Phase::Closing => (true, true, false),
+        };
+        Fins {
+            received,
+            sent,
+            acknowledged,
+        }
+    }
+}
+
+fn connection(fd: BorrowedFd, phase: Phase, read: &TcpInfo, local: Address) -> Result<Connection> {
+    let fins = Fins::of(phase);
+    let remote = socket::peer(fd)?.ok_or_else(|| {
+        Error::Refused("a TCP connection ended while it was looked at: try again".into())
+    })?;
+    let received = socket::readable(fd)? as usize;
+    // A FIN not acknowledged counts as a byte.
+    let own_fin = u32::from(fins.sent && !fins.acknowledged);
+    let pending = socket::unacknowledged(fd)?.saturating_sub(own_fin);
+    let unsent = socket::unsent(fd)?.min(pending);
+    let repair = Repair::begin(fd)?;
+    let receive_end = repair
+        .sequence(Queue::Receive)?
+        .wrapping_sub(fins.received.into());
+    let send_end = repair.sequence(Queue::Send)?.wrapping_sub(fins.sent.into());
+    let [snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup] = repair.window()?;
+    Ok(Connection {
+        phase,
+        local,
+        remote: address(&remote)?,
+        send_sequence: send_end.wrapping_sub(pending),
+        send_queue: Bytes(repair.read(Queue::Send, pending as usize)?),
+        unsent,
+        receive_sequence: receive_end.wrapping_sub(received as u32),
+        receive_queue: Bytes(repair.read(Queue::Receive, received)?),
+        mss: repair.mss()?,
+        window_scale: read.scales,
+        sack: read.sack,
+        timestamp: read.timestamps.then(|| repair.timestamp()).transpose()?,
+        window: Window {
+            snd_wl1,
+            snd_wnd,
+            max_window,
+            rcv_wnd,
+            rcv_wup,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_has_its_phase() {
+        let states: Vec<_> = (0..=13).filter(|state| phase(*state).is_some()).collect();
+        assert_eq!(states, [1, 4, 5, 8, 9, 11]);
+    }
+
+    #[test]
+    fn mapped_addresses_are_shown_plainly() {
+        let mapped: SocketAddr = "[::ffff:10.0.0.1]:80".parse().unwrap();
+        assert_eq!(plain(mapped).to_string(), "10.0.0.1:80");
+    }
+}

@@ -1,0 +1,360 @@
+//! Unix sockets: unix(7), net/unix/af_unix.c. Queues are looked at and stay where they are.
+
+use super::{Diag, Holder, TRY_AGAIN, options};
+use crate::{Blocker, Error, Result};
+use image::bytes::Bytes;
+use image::ids::FileId;
+use image::path::Name;
+use image::sockets::unix::{Address, Credentials, Kind, Message, SocketFile, State, Unix};
+use kernel::sock_diag::UnixSocket;
+use kernel::socket::{self, SO_PEEK_OFF, SOL_SOCKET};
+use kernel::{Namespace, within};
+use std::ffi::OsStr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+mod fill;
+mod made;
+
+pub use fill::fill;
+pub use made::{Made, restore};
+
+const LISTEN: u8 = 10;
+
+/// Takes a unix socket.
+pub fn dump(
+    fd: BorrowedFd,
+    holder: Holder,
+    diag: &mut Diag,
+    in_flight: &mut dyn FnMut(OwnedFd) -> Result<FileId>,
+) -> Result<Unix> {
+    let (inode, listed) = judged(fd, holder, diag)?;
+    let kind = kind(&listed, &holder)?;
+    let state = state(fd, inode, &listed, diag)?;
+    let own_file = !matches!(
+        (&state, kind),
+        (
+            State::Connected { .. } | State::Orphaned { .. },
+            Kind::Stream | Kind::Seqpacket
+        )
+    );
+    let name = listed
+        .name
+        .as_deref()
+        .and_then(|path| name(path, listed.file.filter(|_| own_file), &holder).transpose())
+        .transpose()?;
+    let queue = match &state {
+        State::Listening { .. } => Vec::new(),
+        _ => queue(fd, kind, diag, in_flight)?,
+    };
+    let fresh = (socket::AF_UNIX, listed.kind.into(), 0);
+    Ok(Unix {
+        inode,
+        kind,
+        name,
+        shutdown: listed.shutdown,
+        state,
+        queue,
+        peer_credentials: peer_credentials(fd, diag)?,
+        options: options::dump(fd, fresh, &mut diag.fresh, diag.network, &[])?,
+    })
+}
+
+/// Refuses what cannot be taken, and remembers whose other end must be met.
+pub fn judge(fd: BorrowedFd, holder: Holder, diag: &mut Diag) -> Result<()> {
+    judged(fd, holder, diag).map(drop)
+}
+
+fn judged(fd: BorrowedFd, holder: Holder, diag: &mut Diag) -> Result<(u64, UnixSocket)> {
+    let inode = socket::inode(fd)?;
+    let Some(listed) = diag.unix.get(&inode).cloned() else {
+        return Err(holder.blocked("a unix socket that the kernel does not list", TRY_AGAIN));
+    };
+    diag.taken.insert(inode);
+    let waiting = diag.listeners.get(&inode).copied();
+    diag.awaited.extend(
+        listed
+            .peer
+            .filter(|peer| *peer != 0)
+            .map(|peer| (peer.into(), holder)),
+    );
+    diag.awaited.extend(
+        listed
+            .pending
+            .iter()
+            .map(|client| (u64::from(*client), holder)),
+    );
+    diag.awaited
+        .extend(waiting.map(|listener| (listener, holder)));
+    if waiting.is_some() && listed.send_queue > 0 {
+        return Err(holder.blocked(
+            "a unix connection with bytes sent before it was accepted",
+            TRY_AGAIN,
+        ));
+    }
+    let peer = listed.peer.and_then(|peer| diag.unix.get(&u64::from(peer)));
+    if let Some(peer) = peer
+        && i32::from(listed.kind) == socket::SOCK_DGRAM
+        && peer.name.is_none()
+        && peer.peer.map(u64::from) != Some(inode)
+    {
+        return Err(holder.blocked(
+            "a datagram socket connected to one that has no name and has turned elsewhere",
+            "close one of the two",
+        ));
+    }
+    Ok((inode, listed))
+}
+
+/// Who in this system holds the socket of that inode.
+pub fn owner(inode: u64) -> Option<kernel::Pid> {
+    let wanted = format!("socket:[{inode}]");
+    let pids = kernel::proc::numbers(Path::new("/proc")).ok()?;
+    pids.into_iter().find(|pid| {
+        let proc = kernel::proc::Proc::process(*pid);
+        proc.numbers("fd").unwrap_or_default().iter().any(|number| {
+            proc.link(&format!("fd/{number}"))
+                .is_ok_and(|link| link.as_os_str() == wanted.as_str())
+        })
+    })
+}
+
+/// The message for a socket whose other end is not in the container.
+pub fn outside(peer: u64, holder: &Holder, diag: &Diag) -> Blocker {
+    let name = diag.unix.get(&peer).and_then(|s| s.name.as_deref());
+    let name = name.map_or(String::new(), |n| {
+        let address = socket::address::unix(n).unwrap_or_default();
+        format!(" {}", socket::address::text(&address))
+    });
+    let whose = owner(peer).map_or(String::new(), |pid| {
+        let command = kernel::proc::Proc::process(pid)
+            .text("comm")
+            .unwrap_or_default();
+        format!(" of process {pid} ({})", command.trim_end())
+    });
+    holder.blocker(
+        format!("a unix socket connected to{name}{whose}, outside the container"),
+        "close the connection, or checkpoint a tree that has both ends",
+    )
+}
+
+fn kind(listed: &UnixSocket, holder: &Holder) -> Result<Kind> {
+    match listed.kind.into() {
+        socket::SOCK_STREAM => Ok(Kind::Stream),
+        socket::SOCK_DGRAM => Ok(Kind::Dgram),
+        socket::SOCK_SEQPACKET => Ok(Kind::Seqpacket),
+        other => Err(holder.blocked(format!("a unix socket of type {other}"), "close it")),
+    }
+}
+
+fn state(fd: BorrowedFd, inode: u64, listed: &UnixSocket, diag: &Diag) -> Result<State> {
+    Ok(match (listed.state, listed.peer) {
+        (LISTEN, _) => State::Listening {
+            backlog: listed.send_queue,
+            pending: listed
+                .pending
+                .iter()
+                .map(|client| u64::from(*client))
+                .collect(),
+        },
+        (_, None) => State::Unconnected,
+        (_, Some(0)) => match diag.listeners.get(&inode) {
+            Some(listener) => State::Pending {
+                listener: *listener,
+            },
+            None => State::Orphaned {
+                peer_name: socket::peer(fd)?
+                    .as_deref()
+                    .and_then(socket::address::parse_unix)
+                    .filter(|path| !path.is_empty())
+                    .map(ghost),
+                reset: socket::events(fd)? & socket::POLLERR != 0,
+            },
+        },
+        (_, Some(peer)) => State::Connected { peer: peer.into() },
+    })
+}
+
+/// A name of which no file is looked for.
+fn ghost(path: &[u8]) -> Address {
+    match path {
+        [0, name @ ..] => Address::Abstract {
+            name: Bytes(name.to_vec()),
+        },
+        path => Address::Path {
+            path: Name(path.to_vec()),
+            file: None,
+        },
+    }
+}
+
+/// The name, with the file it still stands for: the one of this inode, seen as the holder sees it.
+fn name(path: &[u8], inode: Option<u32>, holder: &Holder) -> Result<Option<Address>> {
+    let mut address = ghost(path);
+    if let (Address::Path { file, .. }, Some(inode)) = (&mut address, inode) {
+        *file = socket_file(Path::new(OsStr::from_bytes(path)), inode, holder)?;
+    }
+    Ok((!path.is_empty()).then_some(address))
+}
+
+fn socket_file(path: &Path, inode: u32, holder: &Holder) -> Result<Option<SocketFile>> {
+    let directory = if path.is_absolute() {
+        Name::from("/")
+    } else {
+        let proc = kernel::proc::Proc::process(holder.pid);
+        let (root, here) = (proc.link("root")?, proc.link("cwd")?);
+        let beneath = here.strip_prefix(&root).unwrap_or(&here);
+        Name::from(Path::new("/").join(beneath).as_path())
+    };
+    let whole = directory.as_path().join(path);
+    let found = within(holder.pid, &[Namespace::Mount], || {
+        std::fs::symlink_metadata(&whole)
+    })?;
+    Ok(found
+        .ok()
+        .filter(|meta| meta.file_type().is_socket() && meta.ino() as u32 == inode)
+        .map(|meta| SocketFile {
+            directory,
+            mode: meta.mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+        }))
+}
+
+fn peer_credentials(fd: BorrowedFd, diag: &Diag) -> Result<Option<Credentials>> {
+    let shown = socket::option(fd, SOL_SOCKET, socket::SO_PEERCRED, 12)?;
+    let word = |at: usize| {
+        shown
+            .get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, i32::from_ne_bytes)
+    };
+    let (pid, uid, gid) = (word(0), word(4) as u32, word(8) as u32);
+    Ok((uid != u32::MAX).then(|| inside(pid, uid, gid, diag)))
+}
+
+fn inside(pid: kernel::Pid, uid: u32, gid: u32, diag: &Diag) -> Credentials {
+    Credentials {
+        pid: diag.inside.get(&pid).copied().unwrap_or(0),
+        uid,
+        gid,
+    }
+}
+
+fn queue(
+    fd: BorrowedFd,
+    kind: Kind,
+    diag: &Diag,
+    in_flight: &mut dyn FnMut(OwnedFd) -> Result<FileId>,
+) -> Result<Vec<Message>> {
+    let before = socket::number(fd, SOL_SOCKET, SO_PEEK_OFF)?;
+    let messages = match kind {
+        Kind::Stream => stream(fd),
+        Kind::Dgram | Kind::Seqpacket => datagrams(fd),
+    };
+    socket::set_number(fd, SOL_SOCKET, SO_PEEK_OFF, before)?;
+    messages?
+        .into_iter()
+        .map(|message| {
+            let from = socket::address::parse_unix(&message.from)
+                .filter(|path| !path.is_empty())
+                .map(ghost);
+            let rights = message
+                .rights
+                .into_iter()
+                .map(&mut *in_flight)
+                .collect::<Result<_>>()?;
+            let credentials = message
+                .credentials
+                .map(|c| inside(c.pid, c.uid, c.gid, diag));
+            Ok(Message {
+                bytes: Bytes(message.bytes),
+                from,
+                rights,
+                credentials,
+            })
+        })
+        .collect()
+}
+
+/// A stream, cut where descriptors come with a byte. Never reads to where there is nothing left: that would take a waiting
+/// error away.
+fn stream(fd: BorrowedFd) -> Result<Vec<socket::Message>> {
+    let whole = socket::readable(fd)? as usize;
+    let mut found = Vec::new();
+    let mut offset = 0;
+    while offset < whole {
+        let room = whole - offset;
+        let Some(message) = socket::peek_at(fd, offset as i32, room)?.filter(|m| m.len > 0) else {
+            break;
+        };
+        let before = if message.rights.is_empty() {
+            0
+        } else {
+            bytes_before_rights(fd, offset, message.len)?
+        };
+        offset += message.len;
+        let mut message = message;
+        if before > 0 {
+            let rest = message.bytes.split_off(before);
+            let plain = std::mem::replace(&mut message.bytes, rest);
+            found.push(socket::Message {
+                len: before,
+                bytes: plain,
+                from: Vec::new(),
+                rights: Vec::new(),
+                credentials: message.credentials,
+            });
+        }
+        found.push(message);
+    }
+    Ok(found)
+}
+
+/// How many bytes can be read from `offset` on before descriptors come along.
+fn bytes_before_rights(fd: BorrowedFd, offset: usize, len: usize) -> Result<usize> {
+    let (mut without, mut with) = (0, len);
+    while with - without > 1 {
+        let middle = without + (with - without) / 2;
+        let rights =
+            socket::peek_at(fd, offset as i32, middle)?.is_some_and(|m| !m.rights.is_empty());
+        if rights {
+            with = middle
+        } else {
+            without = middle
+        }
+    }
+    Ok(without)
+}
+
+fn datagrams(fd: BorrowedFd) -> Result<Vec<socket::Message>> {
+    // An error that waits (a peer that is gone) comes before any message.
+    if socket::events(fd)? & socket::POLLERR != 0 {
+        socket::number(fd, SOL_SOCKET, socket::SO_ERROR)?;
+    }
+    socket::set_number(fd, SOL_SOCKET, SO_PEEK_OFF, 0)?;
+    let ended = socket::events(fd)? & socket::POLLRDHUP != 0;
+    let mut found = Vec::new();
+    // `SIOCINQ` tells the length of the first only: a message may be as long as the largest send buffer.
+    let mut room = 1 << 16;
+    let mut offset = 0;
+    while let Some(message) = socket::peek(fd, room)? {
+        if message.len > room {
+            room = message.len;
+            socket::set_number(fd, SOL_SOCKET, SO_PEEK_OFF, offset)?;
+            continue;
+        }
+        if message.len == 0 && ended {
+            break;
+        }
+        offset += message.len as i32;
+        found.push(message);
+    }
+    Ok(found)
+}
+
+fn refused(what: String) -> Error {
+    Error::Refused(what)
+}
