@@ -39,6 +39,17 @@ const CONTROL_HEADER: usize = 16;
 
 /// Looks at the next message of at most `room` bytes, at the place `SO_PEEK_OFF` has come to; `None` where there is none.
 pub fn peek(fd: BorrowedFd, room: usize) -> Result<Option<Message>> {
+    look(fd, room, libc::MSG_TRUNC)
+}
+
+/// The first `room` bytes of a TCP queue, for which `MSG_TRUNC` would mean to throw bytes away (tcp(7)).
+pub fn peek_tcp(fd: BorrowedFd, room: usize) -> Result<Vec<u8>> {
+    Ok(look(fd, room, 0)?
+        .map(|message| message.bytes)
+        .unwrap_or_default())
+}
+
+fn look(fd: BorrowedFd, room: usize, more: i32) -> Result<Option<Message>> {
     let mut bytes = vec![0u8; room];
     let mut from = vec![0u8; 128];
     let mut control = vec![0u64; CONTROL_WORDS];
@@ -54,7 +65,7 @@ pub fn peek(fd: BorrowedFd, room: usize) -> Result<Option<Message>> {
     header.msg_iovlen = 1;
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = 8 * CONTROL_WORDS;
-    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | more;
     // SAFETY: every pointer of the header is to a buffer of ours that is as long as it says and outlives the call.
     let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, flags) };
     let len = match check(len as i64, || named(fd, "look at the queue")) {
@@ -93,6 +104,38 @@ pub fn peek(fd: BorrowedFd, room: usize) -> Result<Option<Message>> {
 pub fn peek_at(fd: BorrowedFd, offset: i32, room: usize) -> Result<Option<Message>> {
     super::set_number(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset)?;
     peek(fd, room)
+}
+
+/// Of the `len` bytes of a stream at `offset`, how many come before the last piece that was sent at once: what has
+/// descriptors with it ends a read, but where it begins, a look at the queue does not tell. One that may not write its
+/// last byte does: it ends before the piece it cannot copy whole (net/unix/af_unix.c, `unix_stream_read_generic`). Leaves
+/// `SO_PEEK_OFF` set.
+pub fn before_last_piece(fd: BorrowedFd, offset: i32, len: usize) -> Result<usize> {
+    super::set_number(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset)?;
+    let mut room = vec![0u8; len.saturating_sub(1)];
+    let nowhere = std::ptr::without_provenance_mut(1);
+    let mut vectors = [
+        libc::iovec {
+            iov_base: room.as_mut_ptr().cast(),
+            iov_len: room.len(),
+        },
+        libc::iovec {
+            iov_base: nowhere,
+            iov_len: 1,
+        },
+    ];
+    // SAFETY: all zeros is a valid msghdr.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = vectors.as_mut_ptr();
+    header.msg_iovlen = vectors.len();
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the first vector is a buffer of ours; the second names the first page, which nobody can map and to which
+    // the kernel answers EFAULT.
+    let got = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, flags) };
+    match check(got as i64, || named(fd, "look at the queue")) {
+        Err(e) if e.raw() == Some(libc::EFAULT) => Ok(0),
+        other => Ok(other? as usize),
+    }
 }
 
 fn word(bytes: &[u8]) -> i32 {
@@ -248,6 +291,21 @@ mod tests {
         assert_eq!(peek(b.as_fd(), 100).unwrap().unwrap().len, 0);
         let third = peek(b.as_fd(), 2).unwrap().unwrap();
         assert_eq!((&third.bytes[..], third.len), (&b"th"[..], 5));
+    }
+
+    #[test]
+    fn where_a_piece_with_descriptors_begins_can_be_told() {
+        for before in [0, 1, 6, 5000] {
+            let (a, b) = pair(libc::AF_UNIX, libc::SOCK_STREAM).unwrap();
+            if before > 0 {
+                send(a.as_fd(), &vec![1; before], None, &[], None).unwrap();
+            }
+            send(a.as_fd(), b"with", None, &[a.as_fd()], None).unwrap();
+            send(a.as_fd(), b"after", None, &[], None).unwrap();
+            let whole = peek_at(b.as_fd(), 0, 10_000).unwrap().unwrap();
+            assert_eq!((whole.len, whole.rights.len()), (before + 4, 1));
+            assert_eq!(before_last_piece(b.as_fd(), 0, whole.len).unwrap(), before);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use libc::{
     SO_ERROR, SO_PEEK_OFF, SO_PEERCRED, SO_PROTOCOL, SO_RCVBUF, SO_SNDBUF, SO_TYPE, SOCK_DGRAM,
     SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET,
 };
-pub use message::{Credentials, Message, peek, peek_at, send};
+pub use message::{Credentials, Message, before_last_piece, peek, peek_at, peek_tcp, send};
 
 /// `SIOCOUTQNSD` (include/uapi/linux/sockios.h).
 const SIOCOUTQNSD: libc::Ioctl = 0x894b;

@@ -1,7 +1,7 @@
 //! A TCP connection taken apart and put together (`TCP_REPAIR`: include/uapi/linux/tcp.h, net/ipv4/tcp.c). While it is in
 //! repair, a socket sends nothing; what ends the repair here sends no probe either.
 
-use super::{IPPROTO_TCP, SOL_SOCKET, number, option, peek_at, send, set_number, set_option};
+use super::{IPPROTO_TCP, SOL_SOCKET, number, option, peek_tcp, send, set_number, set_option};
 use crate::{Error, Result};
 use std::os::fd::BorrowedFd;
 
@@ -108,9 +108,10 @@ impl<'a> Repair<'a> {
         }
         self.choose(Some(queue))?;
         let before = number(self.fd, SOL_SOCKET, libc::SO_PEEK_OFF)?;
-        let message = peek_at(self.fd, -1, len);
+        set_number(self.fd, SOL_SOCKET, libc::SO_PEEK_OFF, -1)?;
+        let bytes = peek_tcp(self.fd, len);
         set_number(self.fd, SOL_SOCKET, libc::SO_PEEK_OFF, before)?;
-        let bytes = message?.map(|m| m.bytes).unwrap_or_default();
+        let bytes = bytes?;
         if bytes.len() == len {
             Ok(bytes)
         } else {

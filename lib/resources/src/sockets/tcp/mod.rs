@@ -129,7 +129,7 @@ fn closed(fd: BorrowedFd, local: Address) -> Result<State> {
     let received = if len == 0 {
         Vec::new()
     } else {
-        socket::peek(fd, len)?.map(|m| m.bytes).unwrap_or_default()
+        socket::peek_tcp(fd, len)?
     };
     Ok(State::Finished {
         local,

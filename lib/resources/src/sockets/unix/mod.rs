@@ -293,7 +293,7 @@ fn stream(fd: BorrowedFd) -> Result<Vec<socket::Message>> {
         let before = if message.rights.is_empty() {
             0
         } else {
-            bytes_before_rights(fd, offset, message.len)?
+            socket::before_last_piece(fd, offset as i32, message.len)?
         };
         offset += message.len;
         let mut message = message;
@@ -311,22 +311,6 @@ fn stream(fd: BorrowedFd) -> Result<Vec<socket::Message>> {
         found.push(message);
     }
     Ok(found)
-}
-
-/// How many bytes can be read from `offset` on before descriptors come along.
-fn bytes_before_rights(fd: BorrowedFd, offset: usize, len: usize) -> Result<usize> {
-    let (mut without, mut with) = (0, len);
-    while with - without > 1 {
-        let middle = without + (with - without) / 2;
-        let rights =
-            socket::peek_at(fd, offset as i32, middle)?.is_some_and(|m| !m.rights.is_empty());
-        if rights {
-            with = middle
-        } else {
-            without = middle
-        }
-    }
-    Ok(without)
 }
 
 fn datagrams(fd: BorrowedFd) -> Result<Vec<socket::Message>> {
