@@ -159,28 +159,49 @@ pub fn register(registrations: &[Registration]) -> Result<()> {
     })
 }
 
-/// In a table of our own: both are moved above all numbers wanted, then the target to its number.
+/// In a table of our own: both are moved above all numbers wanted, then the target to its number; what stood there
+/// comes back afterwards, for it may be part of a later registration.
 fn add(registration: &Registration, high: RawFd) -> Result<()> {
     let number = registration.number;
-    let away = |fd: BorrowedFd| {
-        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(high + 1))
-            .named(|| format!("move a descriptor above {high}: raise the limit of open files"))
+    let away = |fd: RawFd| {
+        // SAFETY: no pointers; F_DUPFD_CLOEXEC gives a new descriptor, which nobody else owns.
+        unsafe {
+            new(
+                libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, high + 1).into(),
+                &format!("move a descriptor above {high} (raise the limit of open files)"),
+            )
+        }
     };
-    let (epoll, target) = (away(registration.epoll)?, away(registration.target)?);
-    // What stood at `number` in this thread's own table is closed there, and nowhere else.
-    // SAFETY: numbers only; this thread's table is its own and ends with it, and it uses no descriptor but these.
-    let placed = unsafe { libc::dup3(target, number, libc::O_CLOEXEC) };
-    check(placed.into(), || format!("place descriptor {number}"))?;
+    let place = |fd: &OwnedFd| {
+        // SAFETY: numbers only; this thread's table is its own, and `number` gets back what it had.
+        let placed = unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) };
+        check(placed.into(), || format!("place descriptor {number}")).map(drop)
+    };
+    let epoll = away(registration.epoll.as_raw_fd())?;
+    let target = away(registration.target.as_raw_fd())?;
+    let before = match away(number) {
+        Err(e) if e.raw() == Some(libc::EBADF) => None,
+        before => Some(before?),
+    };
+    place(&target)?;
     let mut event = libc::epoll_event {
         events: registration.events,
         u64: registration.data,
     };
     // SAFETY: `event` outlives the call.
-    let result = unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, number, &raw mut event) };
+    let result = unsafe {
+        libc::epoll_ctl(
+            epoll.as_raw_fd(),
+            libc::EPOLL_CTL_ADD,
+            number,
+            &raw mut event,
+        )
+    };
     let added = check(result.into(), || format!("watch descriptor {number}")).map(drop);
-    for fd in [epoll, target] {
-        // SAFETY: both are duplicates made above, which nobody else owns.
-        unsafe { libc::close(fd) };
+    match before {
+        Some(before) => place(&before)?,
+        // SAFETY: nothing had this number before `place`, and this thread's table is its own.
+        None => drop(unsafe { OwnedFd::from_raw_fd(number) }),
     }
     added
 }
