@@ -286,12 +286,9 @@ pub fn truncate(fd: BorrowedFd, size: u64) -> Result<()> {
     nix::unistd::ftruncate(fd, size as i64).named(|| format!("set a size of {size}"))
 }
 
-/// A memory file (memfd_create(2)) that may be sealed; `huge` is the size of its pages where it is on hugetlbfs.
-pub fn memfd(name: &std::ffi::CStr, huge: Option<u64>) -> Result<OwnedFd> {
-    let huge = huge.map_or(0, |size| {
-        libc::MFD_HUGETLB | (size.trailing_zeros() << libc::MFD_HUGE_SHIFT)
-    });
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | huge;
+/// A memory file that may be sealed (memfd_create(2)).
+pub fn memfd(name: &std::ffi::CStr) -> Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: `name` ends with NUL and outlives the call; a result that is not negative is a new descriptor.
     unsafe {
         let raw = check(libc::memfd_create(name.as_ptr(), flags).into(), || {
@@ -299,6 +296,12 @@ pub fn memfd(name: &std::ffi::CStr, huge: Option<u64>) -> Result<OwnedFd> {
         })?;
         Ok(OwnedFd::from_raw_fd(raw as RawFd))
     }
+}
+
+/// Another descriptor of ours for the same open file description.
+pub fn duplicate(fd: BorrowedFd) -> Result<OwnedFd> {
+    fd.try_clone_to_owned()
+        .named(|| "duplicate a descriptor".into())
 }
 
 #[cfg(test)]
@@ -349,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_memory_file_takes_seals() {
-        let memory = memfd(c"name", None).unwrap();
+        let memory = memfd(c"name").unwrap();
         add_seals(memory.as_fd(), F_SEAL_SHRINK).unwrap();
         assert_eq!(seals(memory.as_fd()).unwrap(), F_SEAL_SHRINK);
     }

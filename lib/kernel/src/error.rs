@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+pub use libc::{EBADF, EEXIST, EINVAL, ENOENT, EPERM, ESRCH};
+
 /// The result of everything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 

@@ -44,28 +44,27 @@ struct Slot {
     toff: u32,
 }
 
-/// Whether a descriptor is what the epoll `efd` of process `holder` watches under the number `tfd`; `nth` counts
-/// registrations with the same number.
-pub fn is_watched(
+/// Orders a descriptor and what the epoll `efd` of process `holder` watches under the number `tfd`, in the order that
+/// [`file`] has; `nth` counts registrations with the same number.
+pub fn watched(
     descriptor: (Pid, RawFd),
     holder: Pid,
     efd: RawFd,
     tfd: RawFd,
     nth: u32,
-) -> Result<bool> {
+) -> Result<Ordering> {
     let slot = Slot {
         efd: efd as u32,
         tfd: tfd as u32,
         toff: nth,
     };
     let address = &raw const slot as u64;
-    Ok(kcmp(
+    kcmp(
         (descriptor.0, holder),
         EPOLL_TFD,
         descriptor.1 as u64,
         address,
-    )?
-    .is_eq())
+    )
 }
 
 #[cfg(test)]
@@ -100,9 +99,12 @@ mod tests {
             .unwrap();
         let kept = read.try_clone().unwrap();
         drop(read);
-        let watched =
-            |fd: RawFd| is_watched((pid, fd), pid, epoll.0.as_raw_fd(), number, 0).unwrap();
-        assert!(watched(kept.as_raw_fd()));
-        assert!(!watched(_write.as_raw_fd()));
+        let is = |fd: RawFd| {
+            watched((pid, fd), pid, epoll.0.as_raw_fd(), number, 0)
+                .unwrap()
+                .is_eq()
+        };
+        assert!(is(kept.as_raw_fd()));
+        assert!(!is(_write.as_raw_fd()));
     }
 }

@@ -1,13 +1,13 @@
 //! Files opened beneath a root directory that they cannot leave (openat2(2), `RESOLVE_IN_ROOT`): paths come from images.
 
 use crate::descriptor::{self, Stat};
-use crate::error::Named;
+use crate::error::{Named, check};
 use crate::{Error, Pid, Result};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::Mode;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// A directory beneath which paths are resolved.
 #[derive(Debug)]
@@ -114,6 +114,35 @@ impl Root {
         };
         nix::unistd::unlinkat(&parent, name.as_os_str(), flags).named(|| self.what("remove", path))
     }
+}
+
+/// Opens what a file handle of the kernel's names, through the mount that `mount` is in (open_by_handle_at(2)): a place,
+/// nothing of its contents.
+pub fn by_handle(mount: BorrowedFd, kind: i32, handle: &[u8]) -> Result<OwnedFd> {
+    let mut bytes = Vec::with_capacity(8 + handle.len());
+    bytes.extend_from_slice(&(handle.len() as u32).to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(handle);
+    // SAFETY: `bytes` is a struct file_handle of the length it states, and outlives the call; a result that is not
+    // negative is a new descriptor.
+    unsafe {
+        let raw = check(
+            libc::syscall(
+                libc::SYS_open_by_handle_at,
+                mount.as_raw_fd(),
+                bytes.as_ptr(),
+                libc::O_PATH | libc::O_CLOEXEC,
+            ),
+            || "open_by_handle_at".into(),
+        )?;
+        Ok(OwnedFd::from_raw_fd(raw as i32))
+    }
+}
+
+/// The path by which a descriptor of ours was opened, from our root.
+pub fn path_of(fd: BorrowedFd) -> Result<PathBuf> {
+    let link = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
+    std::fs::read_link(&link).named(|| format!("readlink {link}"))
 }
 
 #[cfg(test)]

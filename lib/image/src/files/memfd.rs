@@ -21,8 +21,6 @@ pub struct Memfd {
     pub gid: u32,
     /// `F_SEAL_*` (fcntl(2), `F_GET_SEALS`).
     pub seals: u32,
-    /// Page size in bytes where it is on hugetlbfs (`MFD_HUGETLB`).
-    pub huge: Option<u64>,
     /// What is in it.
     pub contents: Contents,
 }

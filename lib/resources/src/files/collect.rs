@@ -1,0 +1,255 @@
+//! All open file descriptions of a container, each once: found equal by kcmp(2), taken by the room of its kind.
+
+use super::borrowed::{Borrowed, Holder, Seen};
+use super::kind::{Kind, kind};
+use super::surroundings::Surroundings;
+use super::{Blob, contents};
+use super::{deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd, opath};
+use super::{pidfd, pipe, procfile, regular, signalfd, timerfd};
+use crate::{Blocker, Error, Result, Source};
+use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
+use image::ids::{BlobId, FileId, PipeId, SharedId};
+use kernel::{descriptor, kcmp};
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// What is known of the open file descriptions so far.
+#[derive(Debug)]
+pub struct Collector<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) around: Surroundings,
+    /// By device and inode, each list in the order kcmp(2) gives.
+    known: HashMap<(u64, u64), Vec<(Holder, FileId)>>,
+    /// Found and not yet taken.
+    waiting: Vec<(FileId, Seen)>,
+    /// Interest lists, taken when all else is known.
+    epolls: Vec<(FileId, Seen)>,
+    /// Sockets, for the rooms of their families.
+    sockets: Vec<(FileId, Seen)>,
+    /// Borrowed descriptors that stand for what was in flight.
+    kept: Vec<OwnedFd>,
+    pipes: HashMap<(u64, u64), PipeId>,
+    pub(crate) objects: HashMap<(u64, u64), SharedId>,
+    pub(crate) record: OpenFiles,
+    pub(crate) blobs: Vec<Blob>,
+    blockers: Vec<Blocker>,
+    next: u32,
+}
+
+impl<'a> Collector<'a> {
+    pub(crate) fn new(source: &'a Source, around: Surroundings) -> Self {
+        Collector {
+            source,
+            around,
+            known: HashMap::new(),
+            waiting: Vec::new(),
+            epolls: Vec::new(),
+            sockets: Vec::new(),
+            kept: Vec::new(),
+            pipes: HashMap::new(),
+            objects: HashMap::new(),
+            record: OpenFiles::default(),
+            blobs: Vec::new(),
+            blockers: Vec::new(),
+            next: 0,
+        }
+    }
+
+    /// The open file description behind a descriptor: known, or new and to be taken.
+    pub(crate) fn identify(&mut self, file: &Seen) -> Result<FileId> {
+        let list = self.known.entry(file.key()).or_default();
+        let holder = file.holder;
+        let found = search(list, |known| kcmp::file(known.pair(), holder.pair()))?;
+        let at = match found {
+            Ok(at) => return Ok(list[at].1),
+            Err(at) => at,
+        };
+        let id = FileId(self.next);
+        self.next += 1;
+        list.insert(at, (holder, id));
+        self.waiting.push((id, file.clone()));
+        Ok(id)
+    }
+
+    /// One that was found in flight, in a socket's queue: a descriptor of ours, which is kept.
+    pub fn in_flight(&mut self, fd: OwnedFd) -> Result<FileId> {
+        let holder = Holder {
+            pid: std::process::id() as kernel::Pid,
+            number: fd.as_raw_fd(),
+        };
+        let twin = descriptor::duplicate(fd.as_fd())?;
+        let id = self.identify(&Borrowed::look(holder, twin)?)?;
+        self.kept.push(fd);
+        Ok(id)
+    }
+
+    fn borrow(&self, seen: Seen) -> Result<Borrowed> {
+        let holder = seen.holder;
+        let kept = self.kept.iter().find(|fd| fd.as_raw_fd() == holder.number);
+        let process = self.source.processes.iter().find(|p| p.pid == holder.pid);
+        let fd = match (process, kept) {
+            (Some(process), _) => process.pidfd.borrow(holder.number)?,
+            (None, Some(kept)) => descriptor::duplicate(kept.as_fd())?,
+            (None, None) => return Err(kernel::Error::Gone { pid: holder.pid }.into()),
+        };
+        Ok(Borrowed { seen, fd })
+    }
+
+    /// What an epoll watches under a number: `nth` counts registrations with the same.
+    pub(crate) fn watched(
+        &self,
+        epoll: Holder,
+        key: (u64, u64),
+        number: i32,
+        nth: u32,
+    ) -> Result<Option<FileId>> {
+        let Some(list) = self.known.get(&key) else {
+            return Ok(None);
+        };
+        let found = search(list, |known| {
+            kcmp::watched(known.pair(), epoll.pid, epoll.number, number, nth)
+        })?;
+        Ok(found.ok().map(|at| list[at].1))
+    }
+
+    /// Takes all that was identified, and what turns up by it.
+    pub(crate) fn take_all(&mut self) -> Result<()> {
+        loop {
+            if let Some((id, file)) = self.waiting.pop() {
+                self.take(id, file)?;
+            } else if let Some((id, file)) = self.sockets.pop() {
+                self.take_socket(id, &file)?;
+            } else if let Some((id, seen)) = self.epolls.pop() {
+                let file = self.borrow(seen)?;
+                let record = epoll::dump(&file, self)?;
+                self.push(id, &file, File::Epoll(record))?;
+            } else {
+                break;
+            }
+        }
+        self.record.files.sort_by_key(|file| file.id);
+        if self.blockers.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Blocked(std::mem::take(&mut self.blockers)))
+    }
+
+    fn take(&mut self, id: FileId, seen: Seen) -> Result<()> {
+        let kind = match kind(&seen, &self.around) {
+            Ok(Kind::Epoll) => return Ok(self.epolls.push((id, seen))),
+            Ok(Kind::Socket) => return Ok(self.sockets.push((id, seen))),
+            Ok(kind) => kind,
+            Err(obstacle) => {
+                let blocker = Surroundings::blocker(seen.holder, obstacle);
+                self.blockers.push(blocker);
+                return Ok(());
+            }
+        };
+        let file = self.borrow(seen)?;
+        let record = match kind {
+            Kind::Regular => File::Regular(regular::dump(&file, self)?),
+            Kind::Deleted => File::Deleted(deleted::dump(&file, self)?),
+            Kind::Directory => File::Directory(directory::dump(&file, self)?),
+            Kind::Opath => File::Opath(opath::dump(&file, self)?),
+            Kind::Device => File::Device(device::dump(&file, self)?),
+            Kind::Pipe => File::Pipe(pipe::dump(&file, self)?),
+            Kind::Fifo => File::Fifo(fifo::dump(&file, self)?),
+            Kind::Eventfd => File::Eventfd(eventfd::dump(&file)?),
+            Kind::Timerfd => File::Timerfd(timerfd::dump(&file)?),
+            Kind::Signalfd => File::Signalfd(signalfd::dump(&file)?),
+            Kind::Inotify => File::Inotify(inotify::dump(&file, self)?),
+            Kind::Memfd => File::Memfd(memfd::dump(&file, self)?),
+            Kind::Pidfd => File::Pidfd(pidfd::dump(&file, self)?),
+            Kind::Procfile => File::Procfile(procfile::dump(&file, self)?),
+            Kind::External(stream) => File::External(external::dump(&file, stream)),
+            Kind::Epoll | Kind::Socket => return Ok(()),
+        };
+        self.push(id, &file, record)
+    }
+
+    fn take_socket(&mut self, _id: FileId, file: &Seen) -> Result<()> {
+        self.blockers.push(Blocker {
+            pid: file.holder.pid,
+            place: format!("descriptor {}", file.holder.number),
+            what: format!("a socket ({})", file.link),
+            remedy: "sockets are not supported yet".into(),
+        });
+        Ok(())
+    }
+
+    fn push(&mut self, id: FileId, file: &Borrowed, record: File) -> Result<()> {
+        let owner = match file.flags() & descriptor::O_PATH {
+            0 => self.owner(file.fd.as_fd())?,
+            _ => None,
+        };
+        self.record.files.push(OpenFile {
+            id,
+            flags: file.flags() as u32,
+            position: file.fdinfo.position,
+            owner,
+            file: record,
+        });
+        Ok(())
+    }
+
+    /// Who gets I/O signals; nobody, where that is a task outside or dead.
+    fn owner(&self, fd: BorrowedFd) -> Result<Option<Owner>> {
+        let signal = descriptor::signal(fd)?;
+        let found = descriptor::owner(fd)?
+            .and_then(|(kind, pid)| Some((kind, self.source.inside(pid)?)));
+        let (kind, pid) = match found {
+            None if signal == 0 => return Ok(None),
+            None => (None, 0),
+            Some((descriptor::OwnerKind::Thread, pid)) => (Some(OwnerKind::Thread), pid),
+            Some((descriptor::OwnerKind::Process, pid)) => (Some(OwnerKind::Process), pid),
+            Some((descriptor::OwnerKind::Group, pid)) => (Some(OwnerKind::Group), pid),
+        };
+        Ok(Some(Owner { kind, pid, signal }))
+    }
+
+    /// The pipe behind an end of it, taken when it is first met.
+    pub(crate) fn pipe(&mut self, file: &Borrowed) -> Result<PipeId> {
+        let key = file.key();
+        if let Some(id) = self.pipes.get(&key) {
+            return Ok(*id);
+        }
+        let id = PipeId(self.pipes.len() as u32);
+        self.pipes.insert(key, id);
+        let record = pipe::contents(id, file, self)?;
+        self.record.pipes.push(record);
+        Ok(id)
+    }
+
+    /// The id of a nameless file, and whether it is new.
+    pub(crate) fn object(&mut self, file: &Borrowed) -> (SharedId, bool) {
+        let next = SharedId(self.objects.len() as u32);
+        let key = file.key();
+        let id = *self.objects.entry(key).or_insert(next);
+        (id, id == next)
+    }
+
+    /// A new bulk entry.
+    pub(crate) fn blob(&mut self, source: contents::Bulk) -> BlobId {
+        let id = BlobId(self.blobs.len() as u32);
+        self.blobs.push(Blob { id, source });
+        id
+    }
+}
+
+/// Where in an ordered list something is, or belongs; `compare` says how an element stands to it.
+fn search(
+    list: &[(Holder, FileId)],
+    compare: impl Fn(Holder) -> kernel::Result<Ordering>,
+) -> Result<std::result::Result<usize, usize>> {
+    let (mut low, mut high) = (0, list.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match compare(list[middle].0)? {
+            Ordering::Equal => return Ok(Ok(middle)),
+            Ordering::Less => low = middle + 1,
+            Ordering::Greater => high = middle,
+        }
+    }
+    Ok(Err(low))
+}

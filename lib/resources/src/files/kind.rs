@@ -1,0 +1,254 @@
+//! Which room a descriptor belongs to, and which ones have no room: decided in one place, before freezing and after.
+
+use super::borrowed::Seen;
+use super::surroundings::Surroundings;
+use image::files::external::Stream;
+use kernel::descriptor::{O_PATH, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFREG, S_IFSOCK};
+
+/// The rooms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Regular,
+    Deleted,
+    Directory,
+    Opath,
+    Device,
+    Pipe,
+    Fifo,
+    Eventfd,
+    Epoll,
+    Timerfd,
+    Signalfd,
+    Inotify,
+    Memfd,
+    Pidfd,
+    Socket,
+    Procfile,
+    External(Stream),
+}
+
+/// Why a descriptor cannot be taken: what it is, and the remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Obstacle {
+    pub what: String,
+    pub remedy: String,
+}
+
+pub(crate) fn obstacle(what: impl Into<String>, remedy: impl Into<String>) -> Obstacle {
+    Obstacle {
+        what: what.into(),
+        remedy: remedy.into(),
+    }
+}
+
+const PROC: i64 = 0x9fa0;
+const SYSFS: i64 = 0x6265_6572;
+const CGROUP: i64 = 0x0027_e0eb;
+const CGROUP2: i64 = 0x6367_7270;
+const MQUEUE: i64 = 0x1980_0202;
+const NSFS: i64 = 0x6e73_6673;
+const HUGETLBFS: i64 = 0x9584_58f6;
+const DEBUGFS: i64 = 0x6462_6720;
+const TRACEFS: i64 = 0x7472_6163;
+
+/// Descriptors without a place in any file system, by the text of their link (fs/anon_inodes.c and its callers).
+const NAMELESS: &[(&str, Kind)] = &[
+    ("anon_inode:[eventfd]", Kind::Eventfd),
+    ("anon_inode:[eventpoll]", Kind::Epoll),
+    ("anon_inode:[timerfd]", Kind::Timerfd),
+    ("anon_inode:[signalfd]", Kind::Signalfd),
+    ("anon_inode:inotify", Kind::Inotify),
+    ("anon_inode:[pidfd]", Kind::Pidfd),
+];
+
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "anon_inode:[io_uring]",
+        "io_uring",
+        "start the program with io_uring switched off (many have an option or environment variable for it)",
+    ),
+    (
+        "anon_inode:[perf_event]",
+        "a performance counter",
+        "end the profiling first",
+    ),
+    (
+        "anon_inode:[userfaultfd]",
+        "userfaultfd",
+        "there is no way to take its state; switch it off in the program",
+    ),
+    (
+        "anon_inode:[fanotify]",
+        "fanotify",
+        "it is not supported yet; end the program that watches",
+    ),
+    (
+        "anon_inode:bpf",
+        "a BPF object",
+        "BPF programs and maps belong to the host; close them first",
+    ),
+    (
+        "anon_inode:kvm",
+        "a virtual machine",
+        "migrate the virtual machine itself",
+    ),
+    (
+        "anon_inode:seccomp notify",
+        "a seccomp listener",
+        "it is not supported; end the supervisor first",
+    ),
+    (
+        "anon_inode:landlock",
+        "a landlock ruleset",
+        "it is not supported; checkpoint later, once it was applied and closed",
+    ),
+];
+
+/// Finds the room.
+pub(crate) fn kind(file: &Seen, around: &Surroundings) -> Result<Kind, Obstacle> {
+    let shown = file.link.to_string();
+    if file.flags() & O_PATH != 0 && shown.starts_with('/') {
+        return around.reachable(file).map(|()| Kind::Opath);
+    }
+    if !shown.starts_with('/') {
+        return nameless(file, &shown, around);
+    }
+    match file.stat.format() {
+        S_IFREG => regular(file, &shown, around),
+        S_IFDIR => directory(file, around),
+        S_IFIFO => around.reachable(file).map(|()| Kind::Fifo),
+        S_IFCHR => device(file, &shown, around),
+        S_IFBLK => Err(obstacle(
+            format!("the block device {shown}"),
+            "raw devices belong to their host; close it first",
+        )),
+        _ => Err(obstacle(
+            format!("{shown}, of a type that is not known"),
+            "close it first",
+        )),
+    }
+}
+
+fn nameless(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obstacle> {
+    if shown.starts_with("pipe:[") {
+        return pipe(file, around);
+    }
+    if file.stat.format() == S_IFSOCK {
+        return Ok(Kind::Socket);
+    }
+    if let Some((_, kind)) = NAMELESS.iter().find(|(link, _)| shown == *link) {
+        if *kind == Kind::Pidfd {
+            around.own_process(file)?;
+        }
+        return Ok(kind.clone());
+    }
+    if let Some((_, what, remedy)) = REFUSED.iter().find(|(link, ..)| shown.starts_with(link)) {
+        return Err(obstacle(*what, *remedy));
+    }
+    if file.filesystem == NSFS {
+        return Err(obstacle(
+            format!("a namespace ({shown})"),
+            "open namespaces are not supported yet; close it first",
+        ));
+    }
+    Err(obstacle(shown, "it is not supported; close it first"))
+}
+
+fn pipe(file: &Seen, around: &Surroundings) -> Result<Kind, Obstacle> {
+    if !around.leads_outside(file) {
+        return Ok(Kind::Pipe);
+    }
+    match around.stream(file) {
+        Some(stream) => Ok(Kind::External(stream)),
+        None => Err(obstacle(
+            format!("{} whose other end is {}", file.link, around.peer(file)),
+            "checkpoint both together, or connect them by standard input and output only",
+        )),
+    }
+}
+
+fn regular(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obstacle> {
+    match file.filesystem {
+        PROC | SYSFS | CGROUP | CGROUP2 => {
+            return around.reachable(file).map(|()| Kind::Procfile);
+        }
+        MQUEUE => {
+            return Err(obstacle(
+                format!("the message queue {shown}"),
+                "POSIX message queues are not supported yet",
+            ));
+        }
+        HUGETLBFS => {
+            return Err(obstacle(
+                format!("{shown} in huge pages"),
+                "files on hugetlbfs are not supported yet",
+            ));
+        }
+        DEBUGFS | TRACEFS => {
+            return Err(obstacle(
+                shown.to_string(),
+                "files for debugging the kernel belong to their host; close it first",
+            ));
+        }
+        _ => (),
+    }
+    if around.is_memfd(file) {
+        return Ok(Kind::Memfd);
+    }
+    if around.is_outside(file) {
+        return outside(file, shown, around);
+    }
+    around.name_of(file).map(|name| match name {
+        Some(_) => Kind::Regular,
+        None => Kind::Deleted,
+    })
+}
+
+fn outside(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obstacle> {
+    match around.stream(file) {
+        Some(stream) => Ok(Kind::External(stream)),
+        None => Err(obstacle(
+            format!("{shown}, on a mount that the container does not have"),
+            "close it first, or mount it into the container",
+        )),
+    }
+}
+
+fn directory(file: &Seen, around: &Surroundings) -> Result<Kind, Obstacle> {
+    if around.is_outside(file) {
+        return Err(obstacle(
+            format!("the directory {}, on a mount that the container does not have", file.link),
+            "close it first, or mount it into the container",
+        ));
+    }
+    Ok(Kind::Directory)
+}
+
+/// Character devices without state (drivers/char/mem.c, random.c): null, zero, full, random, urandom.
+const STATELESS: [(u32, u32); 5] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)];
+
+/// Whether a device number is a terminal's: virtual consoles and serial lines, `/dev/tty` and `/dev/console`, Unix98
+/// pseudoterminals (Documentation/admin-guide/devices.txt).
+pub(crate) fn is_terminal(node: (u32, u32)) -> bool {
+    matches!(node.0, 4 | 5 | 136..=143)
+}
+
+fn device(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obstacle> {
+    let node = file.stat.node;
+    if STATELESS.contains(&node) {
+        return Ok(Kind::Device);
+    }
+    if is_terminal(node) {
+        return match around.stream(file) {
+            Some(stream) => Ok(Kind::External(stream)),
+            None => Err(obstacle(
+                format!("the terminal {shown}"),
+                "terminals are not supported yet, but as standard input and output; run it with setsid and without a terminal",
+            )),
+        };
+    }
+    Err(obstacle(
+        format!("the device {shown} ({}:{})", node.0, node.1),
+        "its driver's state cannot be taken; close it first",
+    ))
+}

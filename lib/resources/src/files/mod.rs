@@ -1,0 +1,283 @@
+//! Open files: every open file description once, whoever has it by descriptor. Taken from outside alone (descriptors are
+//! borrowed), made on our side, and planted.
+
+pub(crate) mod borrowed;
+mod collect;
+mod contents;
+mod deleted;
+mod device;
+mod directory;
+mod epoll;
+mod eventfd;
+mod external;
+mod fifo;
+pub mod fs;
+mod inotify;
+mod kind;
+mod memfd;
+mod opath;
+mod opened;
+mod pidfd;
+mod pipe;
+mod procfile;
+mod regular;
+mod search;
+mod signalfd;
+mod surroundings;
+pub mod table;
+mod timerfd;
+
+pub use collect::Collector;
+pub use external::Standard;
+pub use opened::{Opened, blob, open, resume};
+
+use crate::{Blocker, Error, Result, Source, Target};
+use borrowed::{Borrowed, Holder};
+use image::files::OpenFiles;
+use image::files::fs::Fs;
+use image::files::table::Table;
+use image::ids::{BlobId, Pid, TableId};
+use kernel::descriptor::{O_ASYNC, O_CREAT, O_EXCL, O_NOCTTY, O_TMPFILE_BIT, O_TRUNC};
+use kernel::error::{EBADF, EEXIST, ENOENT, ESRCH};
+use kernel::kcmp;
+use kernel::open::Root;
+use kernel::pidfd::PidFd;
+use kernel::proc::{Proc, status};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use surroundings::Surroundings;
+
+/// All open files of a container.
+#[derive(Debug)]
+pub struct Taken {
+    /// `files.json`.
+    pub files: OpenFiles,
+    /// One for each process, in the order of the source; `None` where it shares that of an earlier one.
+    pub tables: Vec<Option<Table>>,
+    /// One for each process, in the order of the source.
+    pub fs: Vec<Fs>,
+    /// What follows `files.json`, in order.
+    pub blobs: Vec<Blob>,
+}
+
+/// A bulk entry `data/N`, not read yet.
+#[derive(Debug)]
+pub struct Blob {
+    /// Its number.
+    pub id: BlobId,
+    source: contents::Bulk,
+}
+
+impl Blob {
+    /// Its length in bytes.
+    pub fn length(&self) -> u64 {
+        self.source.length()
+    }
+
+    /// Streams it.
+    pub fn copy(&self, into: &mut dyn Write) -> Result<()> {
+        self.source.copy(into)
+    }
+}
+
+/// What stands in the way of taking the files of these processes (our pids, the root of the tree first), which run.
+pub fn blockers(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
+    let mut around = Surroundings::of(pids)?;
+    let mut seen = Vec::new();
+    for (i, pid) in pids.iter().enumerate() {
+        match running(*pid, &mut around) {
+            Err(Error::Kernel(e)) if is_gone(&e) => continue,
+            files => seen.extend(files?),
+        }
+        seen.dedup_by_key(|file: &mut borrowed::Seen| file.holder.pair());
+        let _ = i;
+    }
+    let mut found = sharing(pids)?;
+    for file in seen {
+        if let Err(obstacle) = kind::kind(&file, &around) {
+            found.push(Surroundings::blocker(file.holder, obstacle));
+        }
+    }
+    Ok(found)
+}
+
+fn is_gone(error: &kernel::Error) -> bool {
+    matches!(error.raw(), Some(ENOENT | ESRCH | EBADF))
+}
+
+/// The descriptors of a process that runs: those that vanish while we look are nobody's.
+fn running(pid: kernel::Pid, around: &mut Surroundings) -> Result<Vec<borrowed::Seen>> {
+    let pidfd = PidFd::open(pid)?;
+    let mut seen = Vec::new();
+    for number in Proc::process(pid).numbers("fd")? {
+        let looked = pidfd
+            .borrow(number)
+            .map_err(Error::from)
+            .and_then(|fd| Borrowed::look(Holder { pid, number }, fd));
+        match looked {
+            Err(Error::Kernel(e)) if is_gone(&e) => continue,
+            file => {
+                let file = file?;
+                around.note(&file)?;
+                seen.push(file.seen);
+            }
+        }
+    }
+    Ok(seen)
+}
+
+/// Processes and threads that share, or do not share, what they should (clone(2), `CLONE_FILES`, `CLONE_FS`).
+fn sharing(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
+    let mut found = Vec::new();
+    let mut say = |pid: kernel::Pid, what: String, remedy: &str| {
+        found.push(Blocker {
+            pid,
+            place: String::new(),
+            what,
+            remedy: remedy.into(),
+        });
+    };
+    let alive = |result: kernel::Result<bool>, otherwise: bool| match result {
+        Err(e) if is_gone(&e) => Ok(otherwise),
+        result => result,
+    };
+    for (i, pid) in pids.iter().enumerate() {
+        for other in pids.iter().take(i) {
+            if alive(kcmp::same_table(*other, *pid), false)? {
+                let what = format!("it shares its descriptors with process {other}");
+                say(*pid, what, "such processes (CLONE_FILES) are not supported yet");
+            } else if alive(kcmp::same_fs(*other, *pid), false)? {
+                let what = format!("it shares its working directory with process {other}");
+                say(*pid, what, "such processes (CLONE_FS) are not supported yet");
+            }
+        }
+        for tid in Proc::process(*pid).numbers("task").unwrap_or_default() {
+            let same = alive(kcmp::same_table(*pid, tid), true)?
+                && alive(kcmp::same_fs(*pid, tid), true)?;
+            if !same && status::read_thread(*pid, tid).is_ok() {
+                let what = format!("its thread {tid} has descriptors or a working directory of its own");
+                say(*pid, what, "such threads (unshare) are not supported yet");
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Takes all open files. What has no name any more is noted in `source.objects`, for the memory that maps it.
+pub fn dump(source: &mut Source) -> Result<Taken> {
+    let pids: Vec<kernel::Pid> = source.processes.iter().map(|p| p.pid).collect();
+    let mut around = Surroundings::of(&pids)?;
+    let mut owners = Vec::new();
+    for (i, process) in source.processes.iter().enumerate() {
+        let shared = pids.iter().take(i).map(|other| kcmp::same_table(*other, process.pid));
+        let shared = shared.collect::<kernel::Result<Vec<bool>>>()?;
+        if shared.contains(&true) {
+            owners.push(None);
+            continue;
+        }
+        let mut seen = Vec::new();
+        for number in process.proc.numbers("fd")? {
+            let holder = Holder {
+                pid: process.pid,
+                number,
+            };
+            let file = Borrowed::look(holder, process.pidfd.borrow(number)?)?;
+            around.note(&file)?;
+            seen.push(file.seen);
+        }
+        owners.push(Some(seen));
+    }
+    let fs = pids.iter().map(|pid| fs::dump(*pid, &around)).collect::<Result<Vec<Fs>>>()?;
+    let mut collector = Collector::new(source, around);
+    let mut tables = Vec::new();
+    for (i, seen) in owners.iter().enumerate() {
+        let table = seen
+            .as_ref()
+            .map(|seen| table::dump(TableId(i as u32), seen, &mut collector));
+        tables.push(table.transpose()?);
+    }
+    collector.take_all()?;
+    let Collector {
+        record,
+        blobs,
+        objects,
+        ..
+    } = collector;
+    source.objects = objects;
+    Ok(Taken {
+        files: record,
+        tables,
+        fs,
+        blobs,
+    })
+}
+
+/// The flags to open something again with.
+fn reopening(flags: u32) -> i32 {
+    let never = O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_ASYNC | O_TMPFILE_BIT;
+    (flags as i32 & !never) | O_NOCTTY
+}
+
+/// Refuses to open what is not of the type it was: opening a device or a fifo has effects.
+fn expect(root: &Root, path: &Path, format: u32, what: &str) -> Result<()> {
+    let place = path.display();
+    match root.stat(path) {
+        Ok(found) if found.format() == format => Ok(()),
+        Ok(_) => Err(Error::Refused(format!(
+            "{place}: is not {what} here; the container has it open"
+        ))),
+        Err(e) if e.raw() == Some(ENOENT) => Err(Error::Refused(format!(
+            "{place}: is missing here, and the container has it open; bring it to this host, or let the root file system travel in the image"
+        ))),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Makes something at a path that is to vanish again: beside it where the name is taken, above it where its directory is
+/// gone.
+fn spare_name<T>(
+    path: &Path,
+    make: impl Fn(&Path) -> kernel::Result<T>,
+) -> Result<(PathBuf, T)> {
+    let name = path.file_name().unwrap_or_default().to_os_string();
+    let mut directory = path.parent().unwrap_or(Path::new("/"));
+    let mut attempt = 0;
+    loop {
+        let mut name = name.clone();
+        if attempt > 0 {
+            name.push(format!(".{attempt}"));
+        }
+        let tried = directory.join(name);
+        match make(&tried) {
+            Err(e) if e.raw() == Some(EEXIST) && attempt < 1000 => attempt += 1,
+            Err(e) if e.raw() == Some(ENOENT) && directory.parent().is_some() => {
+                directory = directory.parent().unwrap_or(Path::new("/"));
+            }
+            made => return Ok((tried, made?)),
+        }
+    }
+}
+
+/// Our pid of a task of the container being rebuilt.
+fn ours(inside: Pid, target: &Target) -> Result<kernel::Pid> {
+    if let Some(process) = target.processes.get(&inside) {
+        return Ok(process.pid);
+    }
+    let threads = target.processes.values().find_map(|p| p.threads.get(&inside));
+    if let Some(thread) = threads {
+        return Ok(kernel::remote::Caller::tid(thread));
+    }
+    // A zombie: not among what is poured into, but in the same pid namespace.
+    let namespace = |pid: kernel::Pid| Proc::process(pid).link("ns/pid").ok();
+    let wanted = namespace(target.root_pid);
+    let all = kernel::proc::numbers(Path::new("/proc"))?;
+    let found = all.into_iter().find(|pid| {
+        let name = status::read(*pid).and_then(|s| s.numbers("NSpid"));
+        name.is_ok_and(|names| names.last() == Some(&inside.into())) && namespace(*pid) == wanted
+    });
+    found.ok_or_else(|| {
+        Error::Refused(format!(
+            "the image speaks of process {inside}, which is not in its tree"
+        ))
+    })
+}

@@ -1,0 +1,246 @@
+//! What must be known of a container as a whole to judge one descriptor: its mounts, where both ends of its pipes are, and
+//! what its standard input and output are.
+
+use super::borrowed::{Borrowed, Holder, Seen};
+use super::kind::{Obstacle, is_terminal, obstacle};
+use super::search;
+use crate::namespaces::is_own;
+use crate::Result;
+use image::files::external::Stream;
+use image::path::Name;
+use kernel::descriptor::{self, O_ACCMODE, O_DIRECT, O_RDONLY, O_WRONLY, S_IFDIR};
+use kernel::namespaces::Kind as Namespace;
+use kernel::open::Root;
+use kernel::proc::mountinfo::{self, Mount};
+use kernel::proc::{Proc, stat};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::os::fd::AsFd;
+
+const TMPFS: i64 = 0x0102_1994;
+const DELETED: &[u8] = b" (deleted)";
+
+/// All of a container's descriptors are judged in these.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// Beneath which the container's paths are found.
+    pub root: Root,
+    /// What of a path as we see it lies above that root.
+    prefix: Vec<u8>,
+    /// The mounts it has.
+    pub mounts: Vec<Mount>,
+    mount_ids: HashSet<u32>,
+    processes: HashSet<kernel::Pid>,
+    pipes: HashMap<(u64, u64), Ends>,
+    standard: HashMap<(u64, u64), Stream>,
+    standard_terminal: bool,
+}
+
+/// Which ends of a pipe are inside, and whether the others are closed.
+#[derive(Debug, Default)]
+struct Ends {
+    reader: bool,
+    writer: bool,
+    /// Seen at an end: nobody has the other one.
+    closed: bool,
+    packets: bool,
+}
+
+impl Surroundings {
+    /// Of these processes, the root of the tree first.
+    pub fn of(pids: &[kernel::Pid]) -> Result<Self> {
+        let first = pids.first().copied().unwrap_or(0);
+        let own = is_own(first, Namespace::Mount)?;
+        let (root, prefix, mut mounts) = if own {
+            let prefix = Proc::process(first).link("root")?;
+            (Root::of(first)?, Name::from(prefix.as_path()).0, Vec::new())
+        } else {
+            let root = Root::at(std::path::Path::new("/"))?;
+            (root, b"/".to_vec(), mountinfo::read_own()?)
+        };
+        mounts.extend(mountinfo::read(first)?);
+        Ok(Surroundings {
+            root,
+            prefix: if prefix == b"/" { Vec::new() } else { prefix },
+            mount_ids: mounts.iter().map(|m| m.id).collect(),
+            mounts,
+            processes: pids.iter().copied().collect(),
+            pipes: HashMap::new(),
+            standard: HashMap::new(),
+            standard_terminal: false,
+        })
+    }
+
+    /// Takes note of a descriptor; all must have been seen before one is judged.
+    pub fn note(&mut self, file: &Borrowed) -> Result<()> {
+        let key = file.key();
+        if file.link.0.starts_with(b"pipe:[") {
+            let (reads, writes) = file.access();
+            let ends = self.pipes.entry(key).or_default();
+            ends.reader |= reads;
+            ends.writer |= writes;
+            ends.packets |= writes && file.flags() & O_DIRECT != 0;
+            let seen = descriptor::readiness(file.fd.as_fd())?;
+            ends.closed |= seen.hung_up || seen.error;
+        }
+        if (0..=2).contains(&file.holder.number) && file.stat.format() != S_IFDIR {
+            let stream = match (file.flags() & O_ACCMODE, file.holder.number) {
+                (O_RDONLY, _) => Stream::Input,
+                (_, 2) => Stream::Error,
+                _ => Stream::Output,
+            };
+            // One on 1 and 2 is standard output.
+            let known = self.standard.entry(key).or_insert(stream);
+            if stream == Stream::Output {
+                *known = stream;
+            }
+            self.standard_terminal |= is_terminal(file.stat.node);
+        }
+        Ok(())
+    }
+
+    /// Whether any writer of this pipe writes packets.
+    pub fn has_packets(&self, file: &Seen) -> bool {
+        let key = file.key();
+        self.pipes.get(&key).is_some_and(|ends| ends.packets)
+    }
+
+    /// Whether the other end of a pipe is held by somebody outside.
+    pub fn leads_outside(&self, file: &Seen) -> bool {
+        let key = file.key();
+        self.pipes
+            .get(&key)
+            .is_some_and(|ends| !(ends.closed || ends.reader && ends.writer))
+    }
+
+    /// Which standard stream a file is, here or in another process of the container.
+    pub fn stream(&self, file: &Seen) -> Option<Stream> {
+        let key = file.key();
+        if let Some(stream) = self.standard.get(&key) {
+            return Some(match file.flags() & O_ACCMODE {
+                O_RDONLY => Stream::Input,
+                O_WRONLY if *stream == Stream::Input => Stream::Output,
+                _ => *stream,
+            });
+        }
+        // /dev/tty: another node for the same terminal.
+        (self.standard_terminal && file.stat.node == (5, 0)).then_some(Stream::Output)
+    }
+
+    /// Who outside holds the other end of a pipe, in words.
+    pub fn peer(&self, file: &Seen) -> String {
+        let wanted = std::path::PathBuf::from(file.link.to_string());
+        let others = kernel::proc::numbers(std::path::Path::new("/proc")).unwrap_or_default();
+        let mut found = BTreeSet::new();
+        let outside = others.iter().filter(|pid| !self.processes.contains(pid));
+        for pid in outside {
+            let proc = Proc::process(*pid);
+            let has = |number: &i32| proc.link(&format!("fd/{number}")).ok() == Some(wanted.clone());
+            if proc.numbers("fd").unwrap_or_default().iter().any(has) {
+                let name = stat::read(*pid).map(|s| s.comm).unwrap_or_default();
+                found.insert(format!("process {pid} ({name})"));
+            }
+        }
+        if found.is_empty() {
+            return "outside the container".into();
+        }
+        let found: Vec<String> = found.into_iter().take(4).collect();
+        format!("{}, outside the container", found.join(", "))
+    }
+
+    /// Whether a file was opened through a mount that the container does not have.
+    pub fn is_outside(&self, file: &Seen) -> bool {
+        !self.mount_ids.contains(&(file.fdinfo.mount as u32)) || self.inside(&file.link).is_none()
+    }
+
+    /// Whether it is a memory file: on the kernel's own mount of tmpfs, which nobody can name (mm/memfd.c).
+    pub fn is_memfd(&self, file: &Seen) -> bool {
+        file.filesystem == TMPFS
+            && file.link.0.starts_with(b"/memfd:")
+            && file.link.0.ends_with(DELETED)
+            && !self.mount_ids.contains(&(file.fdinfo.mount as u32))
+    }
+
+    /// A path as we see it, from the container's root; `None` where it is not beneath it.
+    pub fn inside(&self, path: &Name) -> Option<Name> {
+        let rest = path.0.strip_prefix(self.prefix.as_slice())?;
+        match rest {
+            [] => Some("/".into()),
+            [b'/', ..] => Some(Name(rest.to_vec())),
+            _ => None,
+        }
+    }
+
+    /// A path that may end in ` (deleted)`, without it.
+    pub fn without_deleted(path: &Name) -> Name {
+        Name(path.0.strip_suffix(DELETED).unwrap_or(&path.0).to_vec())
+    }
+
+    /// Whether a path inside the container leads to this inode.
+    pub fn leads_to(&self, path: &Name, device: u64, inode: u64) -> bool {
+        let found = self.root.stat(path.as_path());
+        found.is_ok_and(|found| (found.device, found.inode) == (device, inode))
+    }
+
+    /// Refuses what is not where its path says.
+    pub fn reachable(&self, file: &Seen) -> std::result::Result<(), Obstacle> {
+        if self.is_outside(file) {
+            return Err(obstacle(
+                format!("{}, on a mount that the container does not have", file.link),
+                "close it first, or mount it into the container",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The name of a regular file; `None` where it has none left.
+    pub fn name_of(&self, file: &Seen) -> std::result::Result<Option<Name>, Obstacle> {
+        let (device, inode) = (file.stat.device, file.stat.inode);
+        if let Some(path) = self.inside(&file.link)
+            && self.leads_to(&path, device, inode)
+        {
+            return Ok(Some(path));
+        }
+        if file.stat.links == 0 {
+            return Ok(None);
+        }
+        let was = Self::without_deleted(&file.link);
+        let found = self
+            .inside(&was)
+            .and_then(|was| search::other_name(&self.root, &was, device, inode));
+        found.map(Some).ok_or_else(|| {
+            obstacle(
+                format!("{} is not at that name any more, but has another", file.link),
+                "it was renamed or hidden while it was open, and its other name was not found; close it first",
+            )
+        })
+    }
+
+    /// Refuses a process descriptor of a process outside.
+    pub fn own_process(&self, file: &Seen) -> std::result::Result<(), Obstacle> {
+        let pid = file.fdinfo.pidfd().ok().flatten();
+        let belongs = |pid: kernel::Pid| {
+            self.processes.contains(&pid)
+                || stat::read(pid).is_ok_and(|s| self.processes.contains(&s.ppid()))
+                || kernel::proc::status::read(pid)
+                    .and_then(|s| s.number("Tgid"))
+                    .is_ok_and(|tgid| self.processes.contains(&(tgid as kernel::Pid)))
+        };
+        match pid {
+            Some(pid) if !belongs(pid) => Err(obstacle(
+                format!("a descriptor of process {pid}, which is outside the container"),
+                "close it first",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says where a descriptor is, as a blocker has it.
+    pub fn blocker(holder: Holder, obstacle: Obstacle) -> crate::Blocker {
+        crate::Blocker {
+            pid: holder.pid,
+            place: format!("descriptor {}", holder.number),
+            what: obstacle.what,
+            remedy: obstacle.remedy,
+        }
+    }
+}
