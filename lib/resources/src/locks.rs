@@ -5,7 +5,7 @@ use crate::files::table;
 use crate::{Error, Result, TargetProcess};
 use image::files::table::{Descriptor, Table};
 use image::locks::{Class, Lock};
-use kernel::remote::{Call, Caller, nr};
+use kernel::remote::{Call, Caller};
 use std::collections::HashSet;
 
 /// Takes those of one descriptor table.
@@ -27,7 +27,13 @@ pub(crate) fn dump(seen: &[Seen], descriptors: &[Descriptor]) -> Result<Vec<Lock
                 }
             };
             // Duplicates of a descriptor show the same lock.
-            if known.insert((descriptor.file, class, lock.kind.clone(), lock.start, lock.end)) {
+            if known.insert((
+                descriptor.file,
+                class,
+                lock.kind.clone(),
+                lock.start,
+                lock.end,
+            )) {
                 found.push(Lock {
                     number: descriptor.number,
                     class,
@@ -58,16 +64,16 @@ pub(crate) fn resume(table: &Table, process: &mut TargetProcess) -> Result<()> {
         let call = match lock.class {
             Class::Flock => {
                 let how = if lock.exclusive { LOCK_EX } else { LOCK_SH };
-                Call::new(nr::FLOCK, &[number, how | LOCK_NB])
+                Call::new(libc::SYS_flock, &[number, how | LOCK_NB])
             }
-            Class::Lease => Call::new(nr::FCNTL, &[number, F_SETLEASE, kind.into()]),
+            Class::Lease => Call::new(libc::SYS_fcntl, &[number, F_SETLEASE, kind.into()]),
             Class::Posix | Class::Ofd => {
                 let at = process.leader.put(&flock(kind, lock)?)?;
                 let command = match lock.class {
                     Class::Ofd => F_OFD_SETLK,
                     _ => F_SETLK,
                 };
-                Call::new(nr::FCNTL, &[number, command, at])
+                Call::new(libc::SYS_fcntl, &[number, command, at])
             }
         };
         let what = format!(
@@ -81,7 +87,12 @@ pub(crate) fn resume(table: &Table, process: &mut TargetProcess) -> Result<()> {
 
 /// `struct flock` (include/uapi/asm-generic/fcntl.h), from the start of the file.
 fn flock(kind: u16, lock: &Lock) -> Result<Vec<u8>> {
-    let wrong = || Error::Refused(format!("a lock of descriptor {} ends before it starts", lock.number));
+    let wrong = || {
+        Error::Refused(format!(
+            "a lock of descriptor {} ends before it starts",
+            lock.number
+        ))
+    };
     let length = match lock.end {
         None => 0,
         Some(end) => end

@@ -79,7 +79,7 @@ impl<'a> Collector<'a> {
             number: fd.as_raw_fd(),
         };
         let twin = descriptor::duplicate(fd.as_fd())?;
-        let id = self.identify(&Borrowed::look(holder, twin)?)?;
+        let id = self.identify(&Borrowed::look(holder, twin)?.seen)?;
         self.kept.push(fd);
         Ok(id)
     }
@@ -137,8 +137,14 @@ impl<'a> Collector<'a> {
 
     fn take(&mut self, id: FileId, seen: Seen) -> Result<()> {
         let kind = match kind(&seen, &self.around) {
-            Ok(Kind::Epoll) => return Ok(self.epolls.push((id, seen))),
-            Ok(Kind::Socket) => return Ok(self.sockets.push((id, seen))),
+            Ok(Kind::Epoll) => {
+                self.epolls.push((id, seen));
+                return Ok(());
+            }
+            Ok(Kind::Socket) => {
+                self.sockets.push((id, seen));
+                return Ok(());
+            }
             Ok(kind) => kind,
             Err(obstacle) => {
                 let blocker = Surroundings::blocker(seen.holder, obstacle);
@@ -196,8 +202,8 @@ impl<'a> Collector<'a> {
     /// Who gets I/O signals; nobody, where that is a task outside or dead.
     fn owner(&self, fd: BorrowedFd) -> Result<Option<Owner>> {
         let signal = descriptor::signal(fd)?;
-        let found = descriptor::owner(fd)?
-            .and_then(|(kind, pid)| Some((kind, self.source.inside(pid)?)));
+        let found =
+            descriptor::owner(fd)?.and_then(|(kind, pid)| Some((kind, self.source.inside(pid)?)));
         let (kind, pid) = match found {
             None if signal == 0 => return Ok(None),
             None => (None, 0),

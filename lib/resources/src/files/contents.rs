@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use image::bytes::Bytes;
 use image::files::contents::{Contents, Extent, Store};
 use kernel::descriptor::{self, O_RDONLY};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What a bulk entry is copied from.
@@ -27,21 +27,20 @@ impl Bulk {
         }
     }
 
-    pub(crate) fn copy(&self, into: &mut dyn Write) -> Result<()> {
+    /// Gives all bytes, in order and in pieces.
+    pub(crate) fn copy(&self, into: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         match self {
-            Bulk::Bytes(bytes) => write(into, bytes),
-            Bulk::File { fd, extents } => pieces(extents).try_for_each(|piece| {
-                let mut bytes = vec![0; piece.length as usize];
-                descriptor::read_at(fd.as_fd(), piece.offset, &mut bytes)?;
-                write(into, &bytes)
-            }),
+            Bulk::Bytes(bytes) => into(bytes),
+            Bulk::File { fd, extents } => {
+                let mut buffer = vec![0; AT_ONCE as usize];
+                pieces(extents).try_for_each(|piece| {
+                    let bytes = &mut buffer[..piece.length as usize];
+                    descriptor::read_at(fd.as_fd(), piece.offset, bytes)?;
+                    into(bytes)
+                })
+            }
         }
     }
-}
-
-fn write(into: &mut dyn Write, bytes: &[u8]) -> Result<()> {
-    into.write_all(bytes)
-        .map_err(|e| kernel::Error::io("write to the image", &e).into())
 }
 
 /// Extents in pieces of bounded length.
@@ -79,7 +78,10 @@ pub(crate) fn store(bulk: Bulk, collector: &mut Collector) -> Result<Store> {
         return Ok(Store::Blob(collector.blob(bulk)));
     }
     let mut bytes = Vec::new();
-    bulk.copy(&mut bytes)?;
+    bulk.copy(&mut |piece| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    })?;
     Ok(Store::Here(Bytes(bytes)))
 }
 

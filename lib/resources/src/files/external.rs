@@ -10,12 +10,12 @@ use std::path::Path;
 
 /// Where standard streams lead that led outside.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Standard {
+pub enum Stdio {
     /// To `/dev/null`.
     #[default]
     Null,
     /// To where those of this very process lead.
-    Inherit,
+    Ours,
 }
 
 /// Takes one.
@@ -27,15 +27,15 @@ pub(crate) fn dump(file: &Borrowed, stream: Stream) -> External {
 }
 
 /// Opens what stands for it.
-pub(crate) fn restore(record: &External, flags: u32, standard: Standard) -> Result<OwnedFd> {
-    let fd = match (standard, record.stream) {
-        (Standard::Null, _) => {
+pub(crate) fn restore(record: &External, flags: u32, stdio: Stdio) -> Result<OwnedFd> {
+    let fd = match (stdio, record.stream) {
+        (Stdio::Null, _) => {
             let access = flags as i32 & descriptor::O_ACCMODE;
             return Ok(Root::at(Path::new("/"))?.open(Path::new("/dev/null"), access)?);
         }
-        (Standard::Inherit, Stream::Input) => descriptor::duplicate(std::io::stdin().as_fd()),
-        (Standard::Inherit, Stream::Output) => descriptor::duplicate(std::io::stdout().as_fd()),
-        (Standard::Inherit, Stream::Error) => descriptor::duplicate(std::io::stderr().as_fd()),
+        (Stdio::Ours, Stream::Input) => descriptor::duplicate(std::io::stdin().as_fd()),
+        (Stdio::Ours, Stream::Output) => descriptor::duplicate(std::io::stdout().as_fd()),
+        (Stdio::Ours, Stream::Error) => descriptor::duplicate(std::io::stderr().as_fd()),
     };
     Ok(fd?)
 }

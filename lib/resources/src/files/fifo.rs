@@ -15,9 +15,8 @@ pub(crate) fn dump(file: &Borrowed, collector: &mut Collector) -> Result<Fifo> {
     let pipe = collector.pipe(file)?;
     let around = &collector.around;
     let path = around.inside(&file.link);
-    let path = path.ok_or_else(|| {
-        Error::Refused(format!("{}: {} is outside", file.holder, file.link))
-    })?;
+    let path =
+        path.ok_or_else(|| Error::Refused(format!("{}: {} is outside", file.holder, file.link)))?;
     let deleted = !around.leads_to(&path, file.stat.device, file.stat.inode);
     Ok(Fifo {
         pipe,

@@ -2,14 +2,14 @@
 
 use super::directory;
 use super::surroundings::Surroundings;
-use crate::{Error, Result, Target};
+use crate::{Error, Result, TargetProcess};
 use image::files::directory::Directory;
 use image::files::fs::Fs;
-use image::ids::Pid;
 use image::path::Name;
 use kernel::descriptor::{O_DIRECTORY, O_PATH};
+use kernel::open::Root;
 use kernel::proc::{Proc, status};
-use kernel::remote::{Call, Caller, Plant, nr, plant};
+use kernel::remote::{Call, Caller, Plant, plant};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
@@ -17,13 +17,14 @@ use std::os::unix::fs::MetadataExt;
 pub(crate) fn dump(pid: kernel::Pid, around: &Surroundings) -> Result<Fs> {
     let proc = Proc::process(pid);
     let status = status::read(pid)?;
-    let umask = status.get("Umask").and_then(|m| u32::from_str_radix(m.trim(), 8).ok());
+    let umask = status
+        .get("Umask")
+        .and_then(|m| u32::from_str_radix(m.trim(), 8).ok());
     Ok(Fs {
         cwd: place(&proc, "cwd", around)?,
         root: place(&proc, "root", around)?,
-        umask: umask.ok_or_else(|| {
-            kernel::Error::unreadable(format!("/proc/{pid}/status"), "no Umask")
-        })?,
+        umask: umask
+            .ok_or_else(|| kernel::Error::unreadable(format!("/proc/{pid}/status"), "no Umask"))?,
     })
 }
 
@@ -33,42 +34,51 @@ fn place(proc: &Proc, which: &str, around: &Surroundings) -> Result<Directory> {
     let stat = std::fs::metadata(&path)
         .map_err(|e| kernel::Error::io(format!("stat {}", path.display()), &e))?;
     let key = (stat.dev(), stat.ino());
-    directory::at(&Name::from(link.as_path()), key, stat.mode() & 0o7777, around)
-        .map_err(|what| Error::Refused(format!("{}: {what}", path.display())))
+    directory::at(
+        &Name::from(link.as_path()),
+        key,
+        stat.mode() & 0o7777,
+        around,
+    )
+    .map_err(|what| Error::Refused(format!("{}: {what}", path.display())))
 }
 
 /// Gives them to a process: directories are opened on our side and entered by descriptor.
-pub fn restore(inside: Pid, record: &Fs, target: &mut Target) -> Result<()> {
-    let root = target.opened.root()?;
+pub(crate) fn restore(process: &mut TargetProcess, record: &Fs, root: &Root) -> Result<()> {
     let flags = (O_PATH | O_DIRECTORY) as u32;
     let cwd = directory::restore(&record.cwd, flags, root)?;
     let chroot = match record.root.path.0.as_slice() {
         b"/" => None,
         _ => Some(directory::restore(&record.root, flags, root)?),
     };
-    let process = target.process(inside)?;
-    let spare = process.proc.numbers("fd")?.last().map_or(3, |last| last + 1);
-    let enter = |at: &std::os::fd::OwnedFd, process: &mut crate::TargetProcess| -> Result<()> {
+    let spare = process
+        .proc
+        .numbers("fd")?
+        .last()
+        .map_or(3, |last| last + 1);
+    let enter = |at: &std::os::fd::OwnedFd, process: &mut TargetProcess| -> Result<()> {
         let plants = [Plant {
             fd: at.as_fd(),
             number: spare,
             close_on_exec: true,
         }];
         plant(&mut process.leader, &process.pidfd, &plants)?;
-        let fchdir = Call::new(nr::FCHDIR, &[spare as u64]);
+        let fchdir = Call::new(libc::SYS_fchdir, &[spare as u64]);
         process.leader.must("fchdir", fchdir)?;
-        let close = Call::new(nr::CLOSE, &[spare as u64]);
+        let close = Call::new(libc::SYS_close, &[spare as u64]);
         process.leader.must("close", close)?;
         Ok(())
     };
     if let Some(root) = chroot {
         enter(&root, process)?;
         let dot = process.leader.put(b".\0")?;
-        let call = Call::new(nr::CHROOT, &[dot]);
-        process.leader.must(&format!("chroot to {}", record.root.path), call)?;
+        let call = Call::new(libc::SYS_chroot, &[dot]);
+        process
+            .leader
+            .must(&format!("chroot to {}", record.root.path), call)?;
     }
     enter(&cwd, process)?;
-    let umask = Call::new(nr::UMASK, &[u64::from(record.umask & 0o777)]);
+    let umask = Call::new(libc::SYS_umask, &[u64::from(record.umask & 0o777)]);
     process.leader.must("umask", umask)?;
     Ok(())
 }

@@ -45,7 +45,10 @@ fn path(watch: &Seen, collector: &Collector) -> Option<Name> {
     for mount in &around.mounts {
         let opened = around
             .root
-            .open(Path::new(std::ffi::OsStr::from_bytes(&mount.mountpoint)), O_DIRECTORY)
+            .open(
+                Path::new(std::ffi::OsStr::from_bytes(&mount.mountpoint)),
+                O_DIRECTORY,
+            )
             .or_else(|_| around.root.open(Path::new("/"), O_DIRECTORY));
         let Ok(opened) = opened else { continue };
         if descriptor::stat(opened.as_fd()).map(|s| s.device) != Ok(device) {

@@ -217,7 +217,10 @@ fn outside(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obst
 fn directory(file: &Seen, around: &Surroundings) -> Result<Kind, Obstacle> {
     if around.is_outside(file) {
         return Err(obstacle(
-            format!("the directory {}, on a mount that the container does not have", file.link),
+            format!(
+                "the directory {}, on a mount that the container does not have",
+                file.link
+            ),
             "close it first, or mount it into the container",
         ));
     }

@@ -2,8 +2,8 @@
 
 use super::borrowed::Borrowed;
 use super::collect::Collector;
-use super::surroundings::Surroundings;
 use super::contents;
+use super::surroundings::Surroundings;
 use crate::{Error, Result, Target};
 use image::files::memfd::{Memfd, Open};
 use image::path::Name;

@@ -11,7 +11,7 @@ mod epoll;
 mod eventfd;
 mod external;
 mod fifo;
-pub mod fs;
+mod fs;
 mod inotify;
 mod kind;
 mod memfd;
@@ -24,25 +24,26 @@ mod regular;
 mod search;
 mod signalfd;
 mod surroundings;
-pub mod table;
+pub(crate) mod table;
 mod timerfd;
 
 pub use collect::Collector;
-pub use external::Standard;
-pub use opened::{Opened, blob, open, resume};
+pub use external::Stdio;
+pub use opened::{Opened, open};
 
 use crate::{Blocker, Error, Result, Source, Target};
 use borrowed::{Borrowed, Holder};
 use image::files::OpenFiles;
 use image::files::fs::Fs;
 use image::files::table::Table;
-use image::ids::{BlobId, Pid, TableId};
+use image::ids::{BlobId, Pid, SharedId, TableId};
 use kernel::descriptor::{O_ASYNC, O_CREAT, O_EXCL, O_NOCTTY, O_TMPFILE_BIT, O_TRUNC};
 use kernel::error::{EBADF, EEXIST, ENOENT, ESRCH};
 use kernel::kcmp;
 use kernel::open::Root;
 use kernel::pidfd::PidFd;
 use kernel::proc::{Proc, status};
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use surroundings::Surroundings;
@@ -51,32 +52,42 @@ use surroundings::Surroundings;
 #[derive(Debug)]
 pub struct Taken {
     /// `files.json`.
-    pub files: OpenFiles,
-    /// One for each process, in the order of the source; `None` where it shares that of an earlier one.
-    pub tables: Vec<Option<Table>>,
-    /// One for each process, in the order of the source.
-    pub fs: Vec<Fs>,
-    /// What follows `files.json`, in order.
-    pub blobs: Vec<Blob>,
+    pub record: OpenFiles,
+    /// Nameless files that it has, by device and inode: areas that map one refer to it.
+    pub inodes: HashMap<(u64, u64), SharedId>,
+    tables: HashMap<TableId, Table>,
+    fs: HashMap<kernel::Pid, Fs>,
+    blobs: Vec<Blob>,
 }
 
 /// A bulk entry `data/N`, not read yet.
 #[derive(Debug)]
-pub struct Blob {
-    /// Its number.
-    pub id: BlobId,
+pub(crate) struct Blob {
+    id: BlobId,
     source: contents::Bulk,
 }
 
-impl Blob {
-    /// Its length in bytes.
-    pub fn length(&self) -> u64 {
-        self.source.length()
+impl Taken {
+    /// The descriptors of the process that comes at this place in the source; `None` where it shares those of an earlier one.
+    pub fn table(&self, id: TableId) -> Option<Table> {
+        self.tables.get(&id).cloned()
     }
 
-    /// Streams it.
-    pub fn copy(&self, into: &mut dyn Write) -> Result<()> {
-        self.source.copy(into)
+    /// Working directory, root and umask of a process (our pid).
+    pub fn fs(&self, pid: kernel::Pid) -> Result<Fs> {
+        let fs = self.fs.get(&pid).cloned();
+        fs.ok_or_else(|| kernel::Error::Gone { pid }.into())
+    }
+
+    /// Streams what follows `files.json`.
+    pub fn write_blobs<W: Write>(&self, writer: &mut image::Writer<W>) -> Result<()> {
+        for blob in &self.blobs {
+            let path = format!("data/{}", blob.id.0);
+            let mut entry = writer.blob(&path, blob.source.length())?;
+            blob.source.copy(&mut |bytes| Ok(entry.put(bytes)?))?;
+            entry.finish()?;
+        }
+        Ok(())
     }
 }
 
@@ -84,13 +95,11 @@ impl Blob {
 pub fn blockers(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
     let mut around = Surroundings::of(pids)?;
     let mut seen = Vec::new();
-    for (i, pid) in pids.iter().enumerate() {
+    for pid in pids {
         match running(*pid, &mut around) {
             Err(Error::Kernel(e)) if is_gone(&e) => continue,
             files => seen.extend(files?),
         }
-        seen.dedup_by_key(|file: &mut borrowed::Seen| file.holder.pair());
-        let _ = i;
     }
     let mut found = sharing(pids)?;
     for file in seen {
@@ -145,17 +154,26 @@ fn sharing(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
         for other in pids.iter().take(i) {
             if alive(kcmp::same_table(*other, *pid), false)? {
                 let what = format!("it shares its descriptors with process {other}");
-                say(*pid, what, "such processes (CLONE_FILES) are not supported yet");
+                say(
+                    *pid,
+                    what,
+                    "such processes (CLONE_FILES) are not supported yet",
+                );
             } else if alive(kcmp::same_fs(*other, *pid), false)? {
                 let what = format!("it shares its working directory with process {other}");
-                say(*pid, what, "such processes (CLONE_FS) are not supported yet");
+                say(
+                    *pid,
+                    what,
+                    "such processes (CLONE_FS) are not supported yet",
+                );
             }
         }
         for tid in Proc::process(*pid).numbers("task").unwrap_or_default() {
-            let same = alive(kcmp::same_table(*pid, tid), true)?
-                && alive(kcmp::same_fs(*pid, tid), true)?;
+            let same =
+                alive(kcmp::same_table(*pid, tid), true)? && alive(kcmp::same_fs(*pid, tid), true)?;
             if !same && status::read_thread(*pid, tid).is_ok() {
-                let what = format!("its thread {tid} has descriptors or a working directory of its own");
+                let what =
+                    format!("its thread {tid} has descriptors or a working directory of its own");
                 say(*pid, what, "such threads (unshare) are not supported yet");
             }
         }
@@ -169,7 +187,10 @@ pub fn dump(source: &mut Source) -> Result<Taken> {
     let mut around = Surroundings::of(&pids)?;
     let mut owners = Vec::new();
     for (i, process) in source.processes.iter().enumerate() {
-        let shared = pids.iter().take(i).map(|other| kcmp::same_table(*other, process.pid));
+        let shared = pids
+            .iter()
+            .take(i)
+            .map(|other| kcmp::same_table(*other, process.pid));
         let shared = shared.collect::<kernel::Result<Vec<bool>>>()?;
         if shared.contains(&true) {
             owners.push(None);
@@ -187,14 +208,17 @@ pub fn dump(source: &mut Source) -> Result<Taken> {
         }
         owners.push(Some(seen));
     }
-    let fs = pids.iter().map(|pid| fs::dump(*pid, &around)).collect::<Result<Vec<Fs>>>()?;
+    let mut fs = HashMap::new();
+    for pid in &pids {
+        fs.insert(*pid, fs::dump(*pid, &around)?);
+    }
     let mut collector = Collector::new(source, around);
-    let mut tables = Vec::new();
+    let mut tables = HashMap::new();
     for (i, seen) in owners.iter().enumerate() {
-        let table = seen
-            .as_ref()
-            .map(|seen| table::dump(TableId(i as u32), seen, &mut collector));
-        tables.push(table.transpose()?);
+        if let Some(seen) = seen {
+            let id = TableId(i as u32);
+            tables.insert(id, table::dump(id, seen, &mut collector)?);
+        }
     }
     collector.take_all()?;
     let Collector {
@@ -203,9 +227,10 @@ pub fn dump(source: &mut Source) -> Result<Taken> {
         objects,
         ..
     } = collector;
-    source.objects = objects;
+    source.objects = objects.clone();
     Ok(Taken {
-        files: record,
+        record,
+        inodes: objects,
         tables,
         fs,
         blobs,
@@ -235,10 +260,7 @@ fn expect(root: &Root, path: &Path, format: u32, what: &str) -> Result<()> {
 
 /// Makes something at a path that is to vanish again: beside it where the name is taken, above it where its directory is
 /// gone.
-fn spare_name<T>(
-    path: &Path,
-    make: impl Fn(&Path) -> kernel::Result<T>,
-) -> Result<(PathBuf, T)> {
+fn spare_name<T>(path: &Path, make: impl Fn(&Path) -> kernel::Result<T>) -> Result<(PathBuf, T)> {
     let name = path.file_name().unwrap_or_default().to_os_string();
     let mut directory = path.parent().unwrap_or(Path::new("/"));
     let mut attempt = 0;
@@ -263,7 +285,10 @@ fn ours(inside: Pid, target: &Target) -> Result<kernel::Pid> {
     if let Some(process) = target.processes.get(&inside) {
         return Ok(process.pid);
     }
-    let threads = target.processes.values().find_map(|p| p.threads.get(&inside));
+    let threads = target
+        .processes
+        .values()
+        .find_map(|p| p.threads.get(&inside));
     if let Some(thread) = threads {
         return Ok(kernel::remote::Caller::tid(thread));
     }

@@ -1,26 +1,32 @@
 //! Files made again: on our side, before any process has them; then what can only be done once all processes do.
 
-use super::external::Standard;
+use super::external::Stdio;
 use super::{contents, deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd};
-use super::{opath, ours, pidfd, pipe, procfile, regular, signalfd, timerfd};
+use super::{fs, opath, ours, pidfd, pipe, procfile, regular, signalfd, table, timerfd};
 use crate::{Error, Result, Target, locks};
 use image::files::contents::{Contents, Extent, Store};
+use image::files::fifo::Fifo;
+use image::files::fs::Fs;
 use image::files::pipe::Pipe;
 use image::files::table::Table;
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
-use image::ids::{BlobId, PipeId, SharedId};
 use image::ids::Pid;
+use image::ids::{BlobId, PipeId, SharedId};
 use kernel::descriptor::{self, O_APPEND, O_ASYNC, O_DIRECT, O_NONBLOCK, O_PATH};
 use kernel::open::Root;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// What making files leaves for later steps.
-#[derive(Debug, Default)]
+/// Files made again, and what is left to do with them.
+#[derive(Debug)]
 pub struct Opened {
-    root: Option<Root>,
+    record: OpenFiles,
+    /// The container's root directory, from before any process of it did chroot(2).
+    root: Root,
     fills: HashMap<BlobId, Fill>,
+    tables: BTreeMap<Pid, Table>,
 }
 
 /// Where a bulk entry goes.
@@ -37,16 +43,13 @@ enum Fill {
     },
 }
 
-impl Opened {
-    /// The container's root directory, from before any process of it did chroot(2).
-    pub(crate) fn root(&self) -> Result<&Root> {
-        self.root
-            .as_ref()
-            .ok_or_else(|| Error::Refused("files.json comes after a process that needs it".into()))
-    }
+/// Bulk contents that are awaited.
+#[derive(Debug, Default)]
+struct Fills(HashMap<BlobId, Fill>);
 
+impl Fills {
     fn later(&mut self, id: BlobId, fill: Fill) -> Result<()> {
-        match self.fills.insert(id, fill) {
+        match self.0.insert(id, fill) {
             None => Ok(()),
             Some(_) => Err(Error::Refused(format!(
                 "two files have their contents in data/{}",
@@ -55,7 +58,7 @@ impl Opened {
         }
     }
 
-    fn contents(&mut self, contents: &Contents, fd: BorrowedFd, what: String) -> Result<()> {
+    fn file(&mut self, contents: &Contents, fd: BorrowedFd, what: String) -> Result<()> {
         let Store::Blob(id) = contents.bytes else {
             return Ok(());
         };
@@ -66,22 +69,43 @@ impl Opened {
         };
         self.later(id, fill)
     }
+
+    fn pipe(&mut self, record: &Pipe, writer: BorrowedFd) -> Result<()> {
+        let Store::Blob(id) = record.bytes else {
+            return Ok(());
+        };
+        let fill = Fill::Pipe {
+            record: record.clone(),
+            writer: descriptor::duplicate(writer)?,
+        };
+        self.later(id, fill)
+    }
 }
 
-/// Pipes and fifos while their ends are opened.
-#[derive(Default)]
-struct Pipes {
+/// What is at hand while files are made.
+struct Maker<'a> {
+    record: &'a OpenFiles,
+    root: &'a Root,
+    stdio: Stdio,
+    fills: Fills,
     ends: HashMap<PipeId, pipe::Ends>,
     fifos: HashMap<PipeId, OwnedFd>,
 }
 
 /// Makes all open files on our side, into `target.files`, and nameless ones into `target.objects`.
-pub fn open(record: &OpenFiles, target: &mut Target, standard: Standard) -> Result<()> {
-    target.opened.root = Some(Root::of(target.root_pid)?);
-    objects(record, target)?;
-    let mut pipes = Pipes::default();
+pub fn open(record: OpenFiles, target: &mut Target, stdio: Stdio) -> Result<Opened> {
+    let root = Root::of(target.root_pid)?;
+    let mut maker = Maker {
+        record: &record,
+        root: &root,
+        stdio,
+        fills: Fills::default(),
+        ends: HashMap::new(),
+        fifos: HashMap::new(),
+    };
+    maker.objects(target)?;
     for file in &record.files {
-        let fd = make(file, record, &mut pipes, target, standard)?;
+        let fd = maker.make(file, target)?;
         settle(file, fd.as_fd())?;
         if target.files.insert(file.id, fd).is_some() {
             return Err(Error::Refused(format!(
@@ -90,63 +114,97 @@ pub fn open(record: &OpenFiles, target: &mut Target, standard: Standard) -> Resu
             )));
         }
     }
-    Ok(())
+    let Fills(fills) = maker.fills;
+    Ok(Opened {
+        record,
+        root,
+        fills,
+        tables: BTreeMap::new(),
+    })
 }
 
-fn objects(record: &OpenFiles, target: &mut Target) -> Result<()> {
-    let mut made: Vec<(SharedId, OwnedFd, &Contents, String)> = Vec::new();
-    let root = target.opened.root()?;
-    for file in &record.deleted {
-        let what = format!("{} (deleted)", file.path);
-        made.push((file.id, deleted::restore(file, root)?, &file.contents, what));
+impl Maker<'_> {
+    fn objects(&mut self, target: &mut Target) -> Result<()> {
+        let record = self.record;
+        for file in &record.deleted {
+            let what = format!("{} (deleted)", file.path);
+            let fd = deleted::restore(file, self.root)?;
+            self.object(file.id, fd, &file.contents, what, target)?;
+        }
+        for file in &record.memfds {
+            let what = format!("memfd {}", file.name);
+            let fd = memfd::restore(file)?;
+            self.object(file.id, fd, &file.contents, what, target)?;
+        }
+        Ok(())
     }
-    for file in &record.memfds {
-        let what = format!("memfd {}", file.name);
-        made.push((file.id, memfd::restore(file)?, &file.contents, what));
-    }
-    for (id, fd, contents, what) in made {
-        target.opened.contents(contents, fd.as_fd(), what)?;
-        if target.objects.insert(id, fd).is_some() {
-            return Err(Error::Refused(format!("object {} is there twice", id.0)));
+
+    fn object(
+        &mut self,
+        id: SharedId,
+        fd: OwnedFd,
+        contents: &Contents,
+        what: String,
+        target: &mut Target,
+    ) -> Result<()> {
+        self.fills.file(contents, fd.as_fd(), what)?;
+        match target.objects.insert(id, fd) {
+            None => Ok(()),
+            Some(_) => Err(Error::Refused(format!("object {} is there twice", id.0))),
         }
     }
-    Ok(())
-}
 
-fn make(
-    file: &OpenFile,
-    record: &OpenFiles,
-    pipes: &mut Pipes,
-    target: &mut Target,
-    standard: Standard,
-) -> Result<OwnedFd> {
-    let (flags, position) = (file.flags, file.position);
-    match &file.file {
-        File::Pipe(end) => return open_pipe(end.pipe, flags, record, pipes, target),
-        File::Fifo(fifo) => return open_fifo(fifo, flags, record, pipes, target),
-        _ => (),
+    fn make(&mut self, file: &OpenFile, target: &Target) -> Result<OwnedFd> {
+        let (flags, position, root) = (file.flags, file.position, self.root);
+        match &file.file {
+            File::Regular(regular) => regular::restore(regular, flags, position, root),
+            File::Deleted(open) => object(open.inode, flags, target),
+            File::Memfd(open) => object(open.inode, flags, target),
+            File::Directory(directory) => directory::restore(directory, flags, root),
+            File::Opath(place) => opath::restore(place, flags, root),
+            File::Device(device) => device::restore(device, flags, root),
+            File::Pipe(end) => self.pipe(end.pipe, flags),
+            File::Fifo(fifo) => self.fifo(fifo, flags),
+            File::Eventfd(eventfd) => eventfd::restore(eventfd),
+            File::Epoll(epoll) => epoll::restore(epoll),
+            File::Timerfd(timerfd) => timerfd::restore(timerfd),
+            File::Signalfd(signalfd) => signalfd::restore(signalfd),
+            File::Inotify(inotify) => inotify::restore(inotify),
+            File::Pidfd(pidfd) => pidfd::restore(pidfd, flags, target),
+            File::Procfile(procfile) => procfile::restore(procfile, flags, root),
+            File::External(external) => external::restore(external, flags, self.stdio),
+            File::Socket(_) => Err(Error::Refused(format!(
+                "open file {} is a socket, which this version cannot make",
+                file.id.0
+            ))),
+        }
     }
-    let root = target.opened.root()?;
-    match &file.file {
-        File::Regular(regular) => regular::restore(regular, flags, position, root),
-        File::Deleted(open) => object(open.inode, flags, target),
-        File::Memfd(open) => object(open.inode, flags, target),
-        File::Directory(directory) => directory::restore(directory, flags, root),
-        File::Opath(place) => opath::restore(place, flags, root),
-        File::Device(device) => device::restore(device, flags, root),
-        File::Eventfd(eventfd) => eventfd::restore(eventfd),
-        File::Epoll(epoll) => epoll::restore(epoll),
-        File::Timerfd(timerfd) => timerfd::restore(timerfd),
-        File::Signalfd(signalfd) => signalfd::restore(signalfd),
-        File::Inotify(inotify) => inotify::restore(inotify),
-        File::Pidfd(pidfd) => pidfd::restore(pidfd, flags, target),
-        File::Procfile(procfile) => procfile::restore(procfile, flags, root),
-        File::External(external) => external::restore(external, flags, standard),
-        File::Socket(_) => Err(Error::Refused(format!(
-            "open file {} is a socket, which this version cannot make",
-            file.id.0
-        ))),
-        File::Pipe(_) | File::Fifo(_) => Err(Error::Refused("unreachable".into())),
+
+    fn pipe(&mut self, id: PipeId, flags: u32) -> Result<OwnedFd> {
+        let ends = match self.ends.entry(id) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => {
+                let record = pipe_record(id, self.record)?;
+                let ends = pipe::restore(record)?;
+                self.fills.pipe(record, ends.writer())?;
+                place.insert(ends)
+            }
+        };
+        ends.open(flags)
+    }
+
+    fn fifo(&mut self, fifo: &Fifo, flags: u32) -> Result<OwnedFd> {
+        let both = match self.fifos.entry(fifo.pipe) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => {
+                let record = pipe_record(fifo.pipe, self.record)?;
+                let both = fifo::both(fifo, self.root)?;
+                pipe::prepare(record, both.as_fd())?;
+                self.fills.pipe(record, both.as_fd())?;
+                place.insert(both)
+            }
+        };
+        fifo::restore(flags, both)
     }
 }
 
@@ -167,56 +225,6 @@ fn pipe_record(id: PipeId, record: &OpenFiles) -> Result<&Pipe> {
             id.0
         ))
     })
-}
-
-fn open_pipe(
-    id: PipeId,
-    flags: u32,
-    record: &OpenFiles,
-    pipes: &mut Pipes,
-    target: &mut Target,
-) -> Result<OwnedFd> {
-    if !pipes.ends.contains_key(&id) {
-        let record = pipe_record(id, record)?;
-        let ends = pipe::restore(record)?;
-        fill_later(record, ends.writer(), target)?;
-        pipes.ends.insert(id, ends);
-    }
-    match pipes.ends.get_mut(&id) {
-        Some(ends) => ends.open(flags),
-        None => Err(Error::Refused(format!("pipe {} was not made", id.0))),
-    }
-}
-
-fn open_fifo(
-    fifo: &image::files::fifo::Fifo,
-    flags: u32,
-    record: &OpenFiles,
-    pipes: &mut Pipes,
-    target: &mut Target,
-) -> Result<OwnedFd> {
-    if !pipes.fifos.contains_key(&fifo.pipe) {
-        let record = pipe_record(fifo.pipe, record)?;
-        let both = fifo::both(fifo, target.opened.root()?)?;
-        pipe::prepare(record, both.as_fd())?;
-        fill_later(record, both.as_fd(), target)?;
-        pipes.fifos.insert(fifo.pipe, both);
-    }
-    match pipes.fifos.get(&fifo.pipe) {
-        Some(both) => fifo::restore(flags, both),
-        None => Err(Error::Refused(format!("fifo {} was not made", fifo.path))),
-    }
-}
-
-fn fill_later(record: &Pipe, writer: BorrowedFd, target: &mut Target) -> Result<()> {
-    let Store::Blob(id) = record.bytes else {
-        return Ok(());
-    };
-    let fill = Fill::Pipe {
-        record: record.clone(),
-        writer: descriptor::duplicate(writer)?,
-    };
-    target.opened.later(id, fill)
 }
 
 /// Gives an open file its status flags and its offset.
@@ -240,52 +248,65 @@ fn settle(file: &OpenFile, fd: BorrowedFd) -> Result<()> {
     Ok(())
 }
 
-/// Takes the contents of a file or pipe out of the stream.
-pub fn blob(id: BlobId, from: &mut dyn Read, target: &mut Target) -> Result<()> {
-    match target.opened.fills.remove(&id) {
-        Some(Fill::File { what, fd, extents }) => {
-            contents::fill(fd.as_fd(), &extents, from, &what)
+impl Opened {
+    /// Takes the contents of a file or pipe, the bulk entry `data/N`.
+    pub fn blob(&mut self, path: &str, from: &mut dyn Read) -> Result<()> {
+        let number = path.strip_prefix("data/").and_then(|n| n.parse().ok());
+        match number.and_then(|n| self.fills.remove(&BlobId(n))) {
+            Some(Fill::File { what, fd, extents }) => {
+                contents::fill(fd.as_fd(), &extents, from, &what)
+            }
+            Some(Fill::Pipe { record, writer }) => pipe::fill(&record, writer.as_fd(), from),
+            None => Err(Error::Refused(format!(
+                "{path} belongs to no file of the image, or came twice"
+            ))),
         }
-        Some(Fill::Pipe { record, writer }) => pipe::fill(&record, writer.as_fd(), from),
-        None => Err(Error::Refused(format!(
-            "data/{} belongs to no file of the image, or came twice",
-            id.0
-        ))),
     }
-}
 
-/// What is left to do when every process has its table and all contents are in place: seals, timers, interest lists,
-/// watches, owners of signals, locks.
-pub fn resume(
-    record: &OpenFiles,
-    tables: &BTreeMap<Pid, Table>,
-    target: &mut Target,
-) -> Result<()> {
-    if let Some(id) = target.opened.fills.keys().next() {
-        return Err(Error::Refused(format!("data/{} is missing", id.0)));
-    }
-    for memfd in &record.memfds {
-        memfd::resume(memfd, target)?;
-    }
-    epoll::resume(record, tables, target)?;
-    for file in &record.files {
-        let fd = target.file(file.id)?.as_fd();
-        match &file.file {
-            File::Inotify(record) => inotify::resume(record, fd, target.opened.root()?)?,
-            File::Timerfd(record) => timerfd::resume(record, fd)?,
-            _ => (),
+    /// Gives a process its descriptors (unless another carries its table), working directory, root and umask.
+    pub fn place(
+        &mut self,
+        target: &mut Target,
+        inside: Pid,
+        table: Option<&Table>,
+        fs: &Fs,
+    ) -> Result<()> {
+        if let Some(table) = table {
+            table::restore(inside, table, target)?;
+            self.tables.insert(inside, table.clone());
         }
-        if let Some(owner) = &file.owner {
-            own(owner, fd, target)?;
-        }
-        if file.flags as i32 & (O_ASYNC | O_PATH) == O_ASYNC {
-            descriptor::set_flags(fd, file.flags as i32)?;
-        }
+        fs::restore(target.process(inside)?, fs, &self.root)
     }
-    for (inside, table) in tables {
-        locks::resume(table, target.process(*inside)?)?;
+
+    /// What is left to do when every process has its table and all contents are in place: seals, interest lists,
+    /// watches, timers, owners of signals, locks.
+    pub fn resume(&mut self, target: &mut Target) -> Result<()> {
+        if let Some(id) = self.fills.keys().next() {
+            return Err(Error::Refused(format!("data/{} is missing", id.0)));
+        }
+        for memfd in &self.record.memfds {
+            memfd::resume(memfd, target)?;
+        }
+        epoll::resume(&self.record, &self.tables, target)?;
+        for file in &self.record.files {
+            let fd = target.file(file.id)?.as_fd();
+            match &file.file {
+                File::Inotify(record) => inotify::resume(record, fd, &self.root)?,
+                File::Timerfd(record) => timerfd::resume(record, fd)?,
+                _ => (),
+            }
+            if let Some(owner) = &file.owner {
+                own(owner, fd, target)?;
+            }
+            if file.flags as i32 & (O_ASYNC | O_PATH) == O_ASYNC {
+                descriptor::set_flags(fd, file.flags as i32)?;
+            }
+        }
+        for (inside, table) in &self.tables {
+            locks::resume(table, target.process(*inside)?)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn own(owner: &Owner, fd: BorrowedFd, target: &Target) -> Result<()> {

@@ -82,10 +82,7 @@ pub(crate) fn prepare(record: &Pipe, writer: BorrowedFd) -> Result<()> {
 }
 
 fn wrong(record: &Pipe) -> Error {
-    Error::Refused(format!(
-        "pipe {}: its contents do not fit it",
-        record.id.0
-    ))
+    Error::Refused(format!("pipe {}: its contents do not fit it", record.id.0))
 }
 
 /// Fills it from a stream.

@@ -6,7 +6,7 @@ use kernel::open::Root;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::os::unix::fs::DirEntryExt;
 use std::path::Path;
 
 /// How many names are looked at before the search is given up.
@@ -66,9 +66,4 @@ fn in_directory(
         }
     }
     None
-}
-
-/// Whether a directory as it stands here has this inode.
-pub(crate) fn same(path: &Path, device: u64, inode: u64) -> bool {
-    std::fs::metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == (device, inode))
 }

@@ -4,8 +4,8 @@
 use super::borrowed::{Borrowed, Holder, Seen};
 use super::kind::{Obstacle, is_terminal, obstacle};
 use super::search;
-use crate::namespaces::is_own;
 use crate::Result;
+use crate::namespaces::is_own;
 use image::files::external::Stream;
 use image::path::Name;
 use kernel::descriptor::{self, O_ACCMODE, O_DIRECT, O_RDONLY, O_WRONLY, S_IFDIR};
@@ -134,7 +134,8 @@ impl Surroundings {
         let outside = others.iter().filter(|pid| !self.processes.contains(pid));
         for pid in outside {
             let proc = Proc::process(*pid);
-            let has = |number: &i32| proc.link(&format!("fd/{number}")).ok() == Some(wanted.clone());
+            let has =
+                |number: &i32| proc.link(&format!("fd/{number}")).ok() == Some(wanted.clone());
             if proc.numbers("fd").unwrap_or_default().iter().any(has) {
                 let name = stat::read(*pid).map(|s| s.comm).unwrap_or_default();
                 found.insert(format!("process {pid} ({name})"));

@@ -1,12 +1,12 @@
 //! Descriptor tables.
 
-use super::collect::Collector;
 use super::borrowed::Seen;
+use super::collect::Collector;
 use crate::{Error, Result, Target, TargetProcess, locks};
 use image::files::table::{Descriptor, Table};
 use image::ids::{Pid, TableId};
 use kernel::descriptor::O_CLOEXEC;
-use kernel::remote::{Call, Caller, Plant, nr, plant};
+use kernel::remote::{Call, Caller, Plant, plant};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -62,11 +62,10 @@ pub fn restore(inside: Pid, record: &Table, target: &mut Target) -> Result<()> {
             close_on_exec: descriptor.close_on_exec,
         });
     }
-    let process = target
-        .processes
-        .get_mut(&inside)
-        .ok_or_else(|| Error::Refused(format!("a table of process {inside}, which is not there")))?;
-    let close = Call::new(nr::CLOSE_RANGE, &[0, u64::from(u32::MAX), 0]);
+    let process = target.processes.get_mut(&inside).ok_or_else(|| {
+        Error::Refused(format!("a table of process {inside}, which is not there"))
+    })?;
+    let close = Call::new(libc::SYS_close_range, &[0, u64::from(u32::MAX), 0]);
     process.leader.must("close_range", close)?;
     Ok(plant(&mut process.leader, &process.pidfd, &plants)?)
 }
@@ -88,7 +87,7 @@ pub(crate) fn plant_one(
 
 /// Closes a descriptor of a process.
 pub(crate) fn close(process: &mut TargetProcess, number: i32) -> Result<()> {
-    let call = Call::new(nr::CLOSE, &[number as u64]);
+    let call = Call::new(libc::SYS_close, &[number as u64]);
     process.leader.must("close", call)?;
     Ok(())
 }
@@ -109,7 +108,12 @@ pub(crate) fn watch(
     event.extend_from_slice(&data.to_ne_bytes());
     let event = process.leader.put(&event)?;
     const ADD: u64 = 1;
-    let call = Call::new(nr::EPOLL_CTL, &[list as u64, ADD, number as u64, event]);
-    process.leader.must(&format!("watch descriptor {number}"), call)?;
+    let call = Call::new(
+        libc::SYS_epoll_ctl,
+        &[list as u64, ADD, number as u64, event],
+    );
+    process
+        .leader
+        .must(&format!("watch descriptor {number}"), call)?;
     Ok(())
 }

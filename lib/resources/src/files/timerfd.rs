@@ -3,7 +3,9 @@
 use super::borrowed::Borrowed;
 use crate::Result;
 use image::files::timerfd::Timerfd;
-use kernel::event::{self, CLOCK_REALTIME, CLOCK_REALTIME_ALARM, TIMER_ABSTIME, TIMER_CANCEL_ON_SET};
+use kernel::event::{
+    self, CLOCK_REALTIME, CLOCK_REALTIME_ALARM, TIMER_ABSTIME, TIMER_CANCEL_ON_SET,
+};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Takes one.
