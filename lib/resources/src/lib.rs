@@ -14,6 +14,7 @@ pub mod limits;
 pub mod locks;
 pub mod memory;
 pub mod namespaces;
+pub mod rootfs;
 pub mod signals;
 pub mod sockets;
 pub mod source;

@@ -59,6 +59,10 @@ const CASES: &[Case] = &[
     ),
     ("names_and_clocks_go_on", names_and_clocks_go_on),
     ("networks_of_three_kinds", networks_of_three_kinds),
+    (
+        "a_root_file_system_and_tmpfs_travel_whole",
+        a_root_file_system_and_tmpfs_travel_whole,
+    ),
 ];
 
 /// A harness of a few lines: the cases named on the command line, or all.
@@ -519,4 +523,116 @@ fn networks_of_three_kinds() {
     assert_eq!(again.addresses(), [address]);
     assert!(again.changed().is_empty());
     drop(again);
+}
+
+/// Everything `find` and `getfattr`-less tools can tell about a tree: names, types, owners, modes, sizes, blocks of
+/// sparse files, link counts, times, targets.
+fn survey(root: &str) -> String {
+    let format = "%P\\t%y\\t%m\\t%U\\t%G\\t%s\\t%n\\t%T@\\t%l\\n";
+    let found = Command::new("find")
+        .args([root, "-xdev", "-printf", format])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(found.stdout).unwrap();
+    // proc is a mount of its own: its time is that of its making.
+    let lines = text.lines().filter(|l| !l.starts_with("proc\t"));
+    // Sizes and link counts of directories are the file system's own business.
+    let mut lines: Vec<String> = lines
+        .map(|l| {
+            let fields: Vec<&str> = l.split('\t').collect();
+            let keep = |i: &usize| fields[1] != "d" || ![5, 6].contains(i);
+            let kept = fields
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| keep(i))
+                .map(|(_, f)| *f);
+            kept.collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    lines.sort();
+    lines.join("\n")
+}
+
+fn a_root_file_system_and_tmpfs_travel_whole() {
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    let top = dir.path();
+    let build = r#"
+        cd "$1"; mkdir -p bin usr/deep/er var 'sp ace'; echo hello > usr/a; ln usr/a usr/deep/b; ln -s ../gone usr/link
+        head -c 3000000 /dev/urandom > var/big; truncate -s 40M var/sparse
+        printf x | dd of=var/sparse bs=1 seek=20000000 conv=notrunc 2>/dev/null
+        mkfifo var/fifo; mknod var/node c 1 3; chown 7:8 usr/a; chmod 4755 var/big; chmod 1777 var
+        touch -h -d @1000000000.5 usr/link var/big usr/deep usr "sp ace"
+    "#;
+    let built = Command::new("bash")
+        .args(["-ec", build, "-"])
+        .arg(top)
+        .status();
+    assert!(built.unwrap().success());
+    let file = fs::File::open(top.join("var/big")).unwrap();
+    let fd = std::os::fd::AsFd::as_fd(&file);
+    kernel::xattr::set(fd, "trusted.colour".as_ref(), b"blue").unwrap();
+    let options = Options {
+        rootfs: Some(top.into()),
+        ..named("a")
+    };
+    let source = vessel::make(&process_1(), &options).unwrap();
+    let shm = format!("/proc/{}/root/dev/shm", source.pid());
+    fs::write(format!("{shm}/note"), "in memory").unwrap();
+    source.settle().unwrap();
+
+    let taken = resources::container::dump(source.pid(), "a", true).unwrap();
+    assert_eq!(taken.rootfs, Rootfs::Travels);
+    let blocked = resources::container::blockers(source.pid(), &[source.pid()], true).unwrap();
+    assert_eq!(blocked, []);
+    let header = image::Header::new("test", "a", "0");
+    let mut writer = image::Writer::new(Vec::new(), &header).unwrap();
+    resources::rootfs::dump(source.pid(), &taken, &mut writer).unwrap();
+    let image = writer.finish().unwrap();
+    assert!(
+        image.len() < 8 << 20,
+        "holes do not travel: {}",
+        image.len()
+    );
+
+    let copy = vessel::make(&taken, &named("b")).unwrap();
+    let mut pour = resources::rootfs::Pour::new(copy.pid(), &taken).unwrap();
+    let mut reader = image::Reader::open(std::io::Cursor::new(image)).unwrap();
+    while let Some(mut entry) = reader.next().unwrap() {
+        if *entry.kind() == image::Kind::Member {
+            let member = entry.member().unwrap().clone();
+            pour.member(&member, &mut entry).unwrap();
+        }
+    }
+    pour.finish().unwrap();
+    copy.settle().unwrap();
+    let (old, new) = (
+        format!("/proc/{}/root", source.pid()),
+        format!("/proc/{}/root", copy.pid()),
+    );
+    assert_eq!(survey(&format!("{new}/")), survey(&format!("{old}/")));
+    let same = Command::new("cmp")
+        .args([&old, &new].map(|r| format!("{r}/var/big")))
+        .status();
+    assert!(same.unwrap().success());
+    let file = fs::File::open(format!("{new}/var/big")).unwrap();
+    let found = kernel::xattr::all(std::os::fd::AsFd::as_fd(&file)).unwrap();
+    assert_eq!(found[std::ffi::OsStr::new("trusted.colour")], b"blue");
+    assert_eq!(
+        fs::read_to_string(format!("{new}/dev/shm/note")).unwrap(),
+        "in memory"
+    );
+    use std::os::unix::fs::MetadataExt;
+    let sparse = fs::metadata(format!("{new}/var/sparse")).unwrap();
+    assert!(sparse.len() == 40 << 20 && sparse.blocks() < 1000);
+    let mounted = |pid| {
+        let all = mountinfo::read(pid).unwrap().into_iter();
+        all.map(|m| (m.mountpoint, m.fstype, m.options))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(mounted(copy.pid())[1..], mounted(source.pid())[1..]);
+    assert!(Path::new("/var/lib/ferry/b").is_dir());
+    // And once more, from the copy.
+    let again = resources::container::dump(copy.pid(), "b", false).unwrap();
+    assert_eq!(again.rootfs, Rootfs::Travels);
+    drop((source, copy));
 }

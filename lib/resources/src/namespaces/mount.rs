@@ -113,6 +113,8 @@ fn sort(
                 }
             }
         } else {
+            // Under a root of its own nothing is the host's of itself: it was bound there.
+            let of_host = of_host && rootfs == Some(Rootfs::Host);
             match origin(&mount, of_host, &brought, host, &mut trees) {
                 Ok(origin) => origin,
                 Err(what) => {
@@ -182,13 +184,22 @@ fn covered(mounts: &[mountinfo::Mount]) -> BTreeSet<u32> {
         .collect()
 }
 
+/// Without the slash at the end that joining nothing leaves.
+fn join(path: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() {
+        path.into()
+    } else {
+        path.join(below)
+    }
+}
+
 /// The path on the host of the directory that a mount shows.
 fn on_host(mount: &mountinfo::Mount, host: &[mountinfo::Mount]) -> Option<PathBuf> {
     host.iter()
         .filter(|h| h.device == mount.device)
         .filter_map(|h| {
             let below = path(&mount.root).strip_prefix(path(&h.root)).ok()?;
-            Some(path(&h.mountpoint).join(below))
+            Some(join(path(&h.mountpoint), below))
         })
         .min_by_key(|p| p.as_os_str().len())
 }
@@ -333,7 +344,8 @@ mod tests {
         let text = b"90 80 254:0 /srv/root / rw,relatime - ext4 /dev/vda rw,discard\n\
             91 90 0:50 / /proc rw - proc proc rw\n\
             92 91 0:50 /sys /proc/sys ro - proc proc rw\n\
-            93 90 0:6 /null /dev/null rw - devtmpfs devtmpfs rw,mode=755\n";
+            93 90 0:6 /null /dev/null rw - devtmpfs devtmpfs rw,mode=755\n\
+            94 90 0:25 / /run ro - tmpfs tmpfs rw\n";
         let found = sorted(text, false);
         assert_eq!(found.rootfs, Rootfs::Directory(Name::from("/srv/root")));
         assert_eq!(sorted(text, true).rootfs, Rootfs::Travels);
@@ -342,6 +354,8 @@ mod tests {
         assert!(all.contains(&("/".into(), Origin::Root)));
         assert!(all.contains(&("/proc".into(), Origin::Fresh)));
         assert!(all.contains(&("/dev/null".into(), Origin::Bind { path })));
+        let path = Name::from("/run");
+        assert!(all.contains(&("/run".into(), Origin::Bind { path })));
         assert!(all.contains(&("/proc/sys".into(), Origin::Again { mount: MountId(91) })));
         let kept = sorted(
             b"90 80 254:0 /var/lib/ferry/a / rw - ext4 /dev/vda rw\n",

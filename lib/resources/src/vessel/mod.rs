@@ -78,6 +78,7 @@ pub struct Vessel {
     keeper: Option<PidFd>,
     entry: Option<Entry>,
     mounts: Option<Mounts>,
+    own_root: bool,
     changed: Vec<(IpAddr, IpAddr)>,
     warnings: Vec<String>,
     released: bool,
@@ -229,6 +230,7 @@ impl Making {
             keeper: None,
             entry: self.entry.take(),
             mounts: plan.mounts.clone(),
+            own_root: plan.rootfs.is_some(),
             changed: Vec::new(),
             warnings,
             released: false,
@@ -368,7 +370,7 @@ impl Vessel {
     /// Once the file trees are poured: read-only mounts become so.
     pub fn settle(&self) -> Result<()> {
         match &self.mounts {
-            Some(mounts) => mount::settle(self.pid, mounts),
+            Some(mounts) => mount::settle(self.pid, mounts, self.own_root),
             None => Ok(()),
         }
     }

@@ -48,7 +48,7 @@ pub fn restore(record: Option<&Mounts>, directory: Option<&Path>) -> Result<Vec<
                 attach(
                     root,
                     one,
-                    Source::Beneath(&of.mountpoint.as_path().join(below)),
+                    Source::Beneath(&join(of.mountpoint.as_path(), below)),
                 )?;
             }
         }
@@ -175,11 +175,13 @@ fn enter(root: &Path) -> Result<()> {
     })
 }
 
-/// Once the file trees are poured: what each mount may do, and where its own mounts show.
-pub fn settle(pid: Pid, record: &Mounts) -> Result<()> {
+/// Once the file trees are poured: what each mount may do, and where its own mounts show. Under the host's root the
+/// host's own mounts are left as they are.
+pub fn settle(pid: Pid, record: &Mounts, own_root: bool) -> Result<()> {
     within(pid, &[Namespace::Mount], || {
         let top = directory(Path::new("/"))?;
-        for one in record.mounts.iter().filter(|m| m.origin != Origin::Host) {
+        let made = |m: &&Mount| own_root || m.origin != Origin::Host;
+        for one in record.mounts.iter().filter(made) {
             let fd = beneath::open(
                 top.as_fd(),
                 one.mountpoint.as_path(),

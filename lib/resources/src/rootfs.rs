@@ -1,0 +1,74 @@
+//! File trees that travel: the contents of tmpfs mounts, and the root file system where it goes with the image. Taken
+//! beneath `/proc/PID/root`, given back beneath the vessel's; both one entry at a time, with no more memory than a
+//! directory's names and the hard links seen so far.
+
+use crate::{Error, Result};
+use image::container::Container;
+use image::namespaces::mount::Origin;
+use image::rootfs::{Rootfs, Tree};
+use kernel::Pid;
+use kernel::beneath::{self, Way};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+mod pour;
+mod walk;
+
+pub use pour::Pour;
+
+/// The trees of a container, with the mount point of each, in the order they travel in.
+pub fn trees(container: &Container) -> Vec<(Tree, PathBuf)> {
+    let mut found = Vec::new();
+    if container.rootfs == Rootfs::Travels {
+        found.push((Tree::Root, PathBuf::from("/")));
+    }
+    for mount in container
+        .namespaces
+        .mount
+        .own()
+        .iter()
+        .flat_map(|m| &m.mounts)
+    {
+        if let Origin::Tmpfs { tree } = mount.origin {
+            found.push((Tree::Tmpfs(tree), mount.mountpoint.as_path().into()));
+        }
+    }
+    found
+}
+
+/// Takes all file trees of the container with this root process.
+pub fn dump<W: std::io::Write>(
+    root: Pid,
+    container: &Container,
+    out: &mut image::Writer<W>,
+) -> Result<()> {
+    for (tree, place) in trees(container) {
+        walk::walk(&top(root, &place)?, tree, out)?;
+    }
+    Ok(())
+}
+
+/// The root directory of the mount at `place` in the container of process `pid`.
+fn top(pid: Pid, place: &Path) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/root");
+    let root = File::open(&path).map_err(|e| kernel::Error::io(format!("open {path}"), &e))?;
+    Ok(beneath::open(
+        root.as_fd(),
+        place,
+        Way::InRoot,
+        OFlag::O_PATH | OFlag::O_DIRECTORY,
+        0,
+    )?)
+}
+
+/// A path that leads to the very file of a descriptor opened with O_PATH.
+fn link(fd: BorrowedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+fn failed(what: impl Into<String>, errno: Errno) -> Error {
+    kernel::Error::errno(what, errno as i32).into()
+}
