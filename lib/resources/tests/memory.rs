@@ -194,6 +194,7 @@ fn vessel(stub: u64) -> (Own, Target) {
         processes: BTreeMap::from([(pid, process)]),
         files: HashMap::new(),
         objects: HashMap::new(),
+        addresses: Default::default(),
         root_pid: pid,
     };
     (own, target)
