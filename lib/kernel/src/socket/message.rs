@@ -44,9 +44,12 @@ pub fn peek(fd: BorrowedFd, room: usize) -> Result<Option<Message>> {
 
 /// The first `room` bytes of a TCP queue, for which `MSG_TRUNC` would mean to throw bytes away (tcp(7)).
 pub fn peek_tcp(fd: BorrowedFd, room: usize) -> Result<Vec<u8>> {
-    Ok(look(fd, room, 0)?
-        .map(|message| message.bytes)
-        .unwrap_or_default())
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_PEEK_OFF);
+    let before = super::number(fd, level, name)?;
+    super::set_number(fd, level, name, -1)?;
+    let looked = look(fd, room, 0);
+    super::set_number(fd, level, name, before)?;
+    Ok(looked?.map(|message| message.bytes).unwrap_or_default())
 }
 
 fn look(fd: BorrowedFd, room: usize, more: i32) -> Result<Option<Message>> {

@@ -107,11 +107,7 @@ impl<'a> Repair<'a> {
             return Ok(Vec::new());
         }
         self.choose(Some(queue))?;
-        let before = number(self.fd, SOL_SOCKET, libc::SO_PEEK_OFF)?;
-        set_number(self.fd, SOL_SOCKET, libc::SO_PEEK_OFF, -1)?;
-        let bytes = peek_tcp(self.fd, len);
-        set_number(self.fd, SOL_SOCKET, libc::SO_PEEK_OFF, before)?;
-        let bytes = bytes?;
+        let bytes = peek_tcp(self.fd, len)?;
         if bytes.len() == len {
             Ok(bytes)
         } else {
@@ -192,11 +188,6 @@ impl Drop for Repair<'_> {
         let _ = set_number(self.fd, IPPROTO_TCP, TCP_REPAIR, OFF_WITHOUT_PROBE);
         let _ = set_number(self.fd, SOL_SOCKET, libc::SO_REUSEADDR, self.reuse);
     }
-}
-
-/// Sends the acknowledgement that is due, now (`TCP_QUICKACK`).
-pub fn acknowledge(fd: BorrowedFd) -> Result<()> {
-    set_number(fd, IPPROTO_TCP, libc::TCP_QUICKACK, 1)
 }
 
 /// Keeps a connection deaf and dumb to the world outside: what it sends goes to the loopback interface, where nobody

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 use image::ids::FileId;
 use image::sockets::tcp::{Connection, Phase, State, Tcp};
 use image::sockets::{Address, Version};
-use kernel::socket::repair::{Queue, Repair, Secluded, acknowledge, tcp_info};
+use kernel::socket::repair::{Queue, Repair, Secluded, tcp_info};
 use kernel::socket::segment::{ACK, FIN, Segment, deliver};
 use kernel::socket::{self, IPPROTO_TCP, SOCK_STREAM, SOL_SOCKET};
 use std::collections::HashMap;
@@ -137,6 +137,7 @@ fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<OwnedFd> {
     if let Some(clock) = c.timestamp {
         repair.set_timestamp(clock)?;
     }
+    let roomy = options::Roomy::make(fd)?;
     repair.write(Queue::Receive, &c.receive_queue.0)?;
     repair.write(Queue::Send, sent_bytes)?;
     // What was told before the FIN came lies before it.
@@ -190,9 +191,11 @@ fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<OwnedFd> {
             c.send_sequence
         };
         from_peer(receive_end, acknowledged, FIN | ACK)?;
-        acknowledge(fd)?;
+        // Once more: what is old is acknowledged at once, so that no acknowledgement is left to be sent later.
+        from_peer(receive_end, acknowledged, FIN | ACK)?;
     }
     secluded.end()?;
+    roomy.back()?;
     let state = tcp_info(fd)?.state;
     if super::phase(state).map(same) != Some(same(c.phase)) {
         return Err(Error::Refused(format!(

@@ -25,6 +25,13 @@ const LISTEN: u8 = 10;
 
 const ESTABLISHED_REMEDY: &str =
     "established connections do not travel yet: close it, or stop the client";
+/// What means nothing to a stream, though an accepted socket shows there what the client's first packet had.
+const MEANINGLESS: &[&str] = &[
+    "IP_MULTICAST_TTL",
+    "IP_MULTICAST_IF",
+    "IPV6_MULTICAST_HOPS",
+    "IPV6_MULTICAST_IF",
+];
 /// What a connection moves by itself.
 const MOVING: &[&str] = &["TCP_MAXSEG", "TCP_WINDOW_CLAMP"];
 
@@ -98,9 +105,6 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
     judge(fd, holder, diag)?;
     let read = tcp_info(fd)?;
     let bound = local(fd)?;
-    let connected = !matches!(read.state, CLOSE | LISTEN);
-    let but = if connected { MOVING } else { &[] };
-    let options = options::dump(fd, kind, &mut diag.fresh, diag.network, but)?;
     let state = match phase(read.state) {
         _ if read.state == LISTEN => State::Listening {
             local: bound,
@@ -109,6 +113,12 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
         Some(phase) => State::Connected(connection(fd, phase, &read, bound)?),
         None => closed(fd, bound)?,
     };
+    let moving = match state {
+        State::Fresh { .. } | State::Listening { .. } => &[],
+        State::Finished { .. } | State::Connected(_) => MOVING,
+    };
+    let but = [MEANINGLESS, moving].concat();
+    let options = options::dump(fd, kind, &mut diag.fresh, diag.network, &but)?;
     Ok(Tcp {
         version: version_of(kind.0),
         state,
