@@ -1,0 +1,39 @@
+//! The command line.
+
+/// Take a running container, with all of its state, as an image on standard output
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "checkpoint",
+    version,
+    after_help = "Exit status: 0 done, 1 failed, 2 bad usage, 4 the container uses something that cannot be taken (all of it \
+    is listed), 5 no such container. Unless it is 0, the container runs on as if nothing had happened.\n\n\
+    checkpoint web | pack | ssh host 'unpack | restore'"
+)]
+pub struct Options {
+    /// Which container: NAME, native:NAME, or pid:N for the process tree below process N
+    pub target: String,
+
+    /// Let the container run on afterwards instead of stopping it
+    #[arg(short = 'R', long, group = "afterwards")]
+    pub leave_running: bool,
+
+    /// Keep the container frozen afterwards, until --thaw or --kill ends the hand-over
+    #[arg(long, group = "afterwards")]
+    pub leave_frozen: bool,
+
+    /// Let a container run on that --leave-frozen has kept frozen; writes no image
+    #[arg(long, group = "afterwards")]
+    pub thaw: bool,
+
+    /// End a container that --leave-frozen has kept frozen; writes no image
+    #[arg(long, group = "afterwards")]
+    pub kill: bool,
+
+    /// Put the whole root file system into the image, where it is not the host's own
+    #[arg(long)]
+    pub with_image: bool,
+
+    /// Options that every tool has.
+    #[command(flatten)]
+    pub common: tool::Common,
+}

@@ -1,0 +1,116 @@
+//! The walk through the rooms: what cannot be taken, and then everything that can, as records.
+
+use crate::target::Found;
+use image::ids::{Pid, SpaceId, TableId};
+use image::process::Process;
+use image::tree::Tree;
+use kernel::proc::family;
+use resources::memory::{self, Layout, shared::Inodes};
+use resources::tree::Frozen;
+use resources::{
+    Blocker, Error, Result, container, credentials, files, limits, signals, sockets, threads,
+    timers, tree,
+};
+use std::collections::HashMap;
+
+/// Everything about the processes but the contents of memory and files.
+pub struct Taken {
+    pub tree: Tree,
+    pub files: files::Taken,
+    pub processes: Vec<Process>,
+    pub layouts: Vec<Layout>,
+    pub inodes: Inodes,
+}
+
+/// Everything that stands in the way, all at once, while the container still runs.
+pub fn blockers(found: &Found, with_image: bool) -> Result<Vec<Blocker>> {
+    let mut family = family::family(found.root, found.namespace.as_deref())?;
+    family.retain(|process| Some(process.pid) != found.init);
+    let pids: Vec<kernel::Pid> = family.iter().map(|process| process.pid).collect();
+    let mut blockers = tree::blockers(&family, found.depth)?;
+    blockers.extend(container::blockers(found.root, &pids, with_image)?);
+    let alive: Vec<kernel::Pid> = family
+        .iter()
+        .filter(|process| process.state != 'Z')
+        .map(|process| process.pid)
+        .collect();
+    blockers.extend(files::blockers(&alive)?);
+    blockers.extend(sockets::blockers(&alive)?);
+    for process in family.iter().filter(|process| process.state != 'Z') {
+        let pid = process.pid;
+        let of_process = threads::blockers(pid).and_then(|mut all| {
+            all.extend(timers::blockers(pid)?);
+            all.extend(credentials::blockers(pid)?);
+            all.extend(memory::blockers(pid, found.root)?);
+            Ok(all)
+        });
+        match of_process {
+            Ok(found) => blockers.extend(found),
+            // It ended while it was looked at: then nothing of it stands in the way.
+            Err(_) if !process_is_there(process) => (),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(blockers)
+}
+
+fn process_is_there(process: &kernel::proc::stat::Stat) -> bool {
+    kernel::proc::stat::read(process.pid)
+        .is_ok_and(|now| now.starttime() == process.starttime() && now.state != 'Z')
+}
+
+/// Takes the frozen container.
+pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
+    let files = files::dump(&mut frozen.source)?;
+    let mut inodes = Inodes::beside(&frozen.source.objects);
+    let (mut spaces, mut layouts) = (Vec::new(), Vec::new());
+    for (i, process) in frozen.source.processes.iter_mut().enumerate() {
+        let (space, layout) = memory::dump(process, SpaceId(i as u32), found.root, &mut inodes)?;
+        spaces.push(space);
+        layouts.push(layout);
+    }
+    let stub = memory::free_everywhere(&layouts)?;
+    let mut processes = Vec::new();
+    let inside = frozen.source.inside.clone();
+    let parts = spaces.into_iter().zip(frozen.source.processes.iter_mut());
+    for (i, (space, process)) in parts.enumerate() {
+        let credentials = credentials::dump(process)?;
+        processes.push(Process {
+            pid: process.inside,
+            threads: threads::dump(process, &inside, &credentials)?,
+            memory: Some(space),
+            table: files.table(TableId(i as u32)),
+            fs: files.fs(process.pid)?,
+            signals: signals::dump(process)?,
+            timers: timers::dump(process)?,
+            limits: limits::dump(process)?,
+            credentials,
+        });
+    }
+    let subreapers: HashMap<Pid, bool> = processes
+        .iter()
+        .map(|process| (process.pid, process.limits.child_subreaper))
+        .collect();
+    let is_subreaper = |pid: Pid| subreapers.get(&pid).copied().unwrap_or(false);
+    let last_pid = match found.namespace {
+        Some(_) => Some(kernel::namespaces::last_pid(found.root)?),
+        None => None,
+    };
+    let tree = tree::dump(frozen, found.root, &is_subreaper, last_pid, stub)?;
+    Ok(Taken {
+        tree,
+        files,
+        processes,
+        layouts,
+        inodes,
+    })
+}
+
+/// Blockers as the error that lists them.
+pub fn refuse(blockers: Vec<Blocker>) -> Result<()> {
+    if blockers.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Blocked(blockers))
+    }
+}

@@ -1,0 +1,107 @@
+//! The end of a restore: what the image says of processes is given back in the order the kernel wants, and everything
+//! is let go at once.
+
+use crate::pour::Pour;
+use image::ids::Pid;
+use image::process::Process;
+use image::tree::State;
+use kernel::ptrace::Stopped;
+use resources::{Error, Result, Target, credentials, limits, memory, signals, threads, timers};
+
+/// Signals that stop and cannot be caught (signal(7)).
+const SIGSTOP: i32 = 19;
+
+/// Gives everything back but registers. What this host does not allow, and the program can do without, is returned
+/// in words.
+pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
+    let mut words = Vec::new();
+    let target = &mut pour.target;
+    for (pid, process) in &pour.processes {
+        let space = process.memory.as_ref().ok_or_else(|| gone(*pid))?;
+        memory::protect(target, *pid, space)?;
+        memory::fields(target, *pid, space)?;
+        let files = pour.files.as_mut().ok_or_else(|| gone(*pid))?;
+        files.place(target, *pid, process.table.as_ref(), &process.fs)?;
+        let ids: Vec<Pid> = process.threads.iter().map(|thread| thread.tid).collect();
+        let tasks = target.process(*pid)?;
+        threads::create(tasks, &ids)?;
+        signals::restore(tasks, &process.signals)?;
+        timers::restore(tasks, &process.timers)?;
+        words.extend(
+            each_thread(target, process, threads::restore)?
+                .into_iter()
+                .flatten(),
+        );
+    }
+    if let Some(files) = &mut pour.files {
+        files.resume(target)?;
+    }
+    for (pid, process) in &pour.processes {
+        words.extend(limits::restore(target.process(*pid)?, &process.limits)?);
+        each_thread(target, process, |stub, thread| {
+            credentials::restore(stub, thread, &process.credentials)
+        })?;
+    }
+    for (pid, process) in &pour.processes {
+        let tasks = target.process(*pid)?;
+        signals::resume(tasks, &process.signals, &process.threads)?;
+        timers::resume(tasks, &process.timers)?;
+    }
+    Ok(words)
+}
+
+fn each_thread<T>(
+    target: &mut Target,
+    process: &Process,
+    mut work: impl FnMut(&mut kernel::remote::Stub, &image::threads::Thread) -> Result<T>,
+) -> Result<Vec<T>> {
+    let tasks = target.process(process.pid)?;
+    let mut results = Vec::new();
+    for thread in &process.threads {
+        let stub = if thread.tid == process.pid {
+            &mut tasks.leader
+        } else {
+            tasks
+                .threads
+                .get_mut(&thread.tid)
+                .ok_or_else(|| gone(thread.tid))?
+        };
+        results.push(work(stub, thread)?);
+    }
+    Ok(results)
+}
+
+/// The last of the stubs, then registers: tasks that would run on as they were, and do not yet.
+pub fn standing(pour: &mut Pour) -> Result<Vec<Stopped>> {
+    let mut ready = Vec::new();
+    for (pid, tasks) in std::mem::take(&mut pour.target.processes) {
+        let process = pour.processes.get(&pid).ok_or_else(|| gone(pid))?;
+        let record = |tid: Pid| {
+            process
+                .threads
+                .iter()
+                .find(|t| t.tid == tid)
+                .ok_or_else(|| gone(tid))
+        };
+        if stopped(pour, pid) {
+            tasks.pidfd.signal(SIGSTOP)?;
+        }
+        let leader = tasks.leader.remove()?;
+        ready.push(threads::release(leader, record(pid)?)?);
+        for (tid, stub) in tasks.threads {
+            ready.push(threads::release(stub.into_task()?, record(tid)?)?);
+        }
+    }
+    Ok(ready)
+}
+
+fn stopped(pour: &Pour, pid: Pid) -> bool {
+    let processes = pour.tree.iter().flat_map(|tree| &tree.processes);
+    processes
+        .filter(|process| process.pid == pid)
+        .any(|process| matches!(process.state, State::Alive { stopped: true, .. }))
+}
+
+fn gone(id: Pid) -> Error {
+    Error::Refused(format!("the image speaks of task {id}, which is not in it"))
+}

@@ -1,0 +1,242 @@
+//! When each step of a restore is taken, and what happens when one fails: nothing is left.
+
+use crate::finish;
+use crate::options::{Network, Options};
+use crate::phase::Phase;
+use crate::pour::Pour;
+use anyhow::{Context, anyhow};
+use image::container::Container;
+use image::{Header, Reader};
+use resources::namespaces::time::Clocks;
+use resources::vessel;
+use resources::{Blocker, Error};
+use serde::Serialize;
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+use tool::{Exit, Failure, Progress, Stats};
+
+/// Restores the container.
+pub fn run(options: Options) -> anyhow::Result<Exit> {
+    let start = Instant::now();
+    let mut stats = Stats::new("restore");
+    let progress = Progress::new(&options.common, "restore");
+    let mut reader = tool::open(options.image.as_deref(), &progress)?;
+    fits(reader.header()).map_err(failure)?;
+    kernel::rlimit::raise_open_files()?;
+    let container = container(&mut reader)?;
+    let vessel = timed(&mut stats, &options, Phase::Vessel, || {
+        vessel::make(&container, &wanted(&options, reader.header())?)
+    })
+    .map_err(failure)?;
+    // The first process was forked while we had one thread; from here on there may be more.
+
+    let mut pour = Pour::new(vessel, &container, &options).map_err(failure)?;
+    receive(&mut reader, &mut pour, &options, &mut stats)?;
+    let words = timed(&mut stats, &options, Phase::Finish, || {
+        finish::finish(&mut pour)
+    })
+    .map_err(failure)?;
+    if !options.common.quiet {
+        for word in words
+            .iter()
+            .map(String::as_str)
+            .chain(pour.vessel.warnings().iter().map(String::as_str))
+        {
+            let _ = writeln!(std::io::stderr(), "restore: {word}");
+        }
+    }
+    let running = timed(&mut stats, &options, Phase::Release, || release(pour)).map_err(failure)?;
+    stats.time("restore", start.elapsed());
+    stats.count("bytes", progress.bytes());
+    progress.done();
+    stats.write(options.common.stats.as_deref())?;
+    if options.wait {
+        let status = vessel::wait(running.pid).map_err(failure)?;
+        return Ok(Exit::Status(status.clamp(0, 255) as u8));
+    }
+    running.print(options.json)?;
+    Ok(Exit::Done)
+}
+
+/// A container restored.
+#[derive(Debug, Serialize)]
+struct Running {
+    name: Option<String>,
+    engine: &'static str,
+    id: String,
+    pid: kernel::Pid,
+    addresses: Vec<IpAddr>,
+}
+
+impl Running {
+    fn print(&self, json: bool) -> anyhow::Result<()> {
+        let line = if json {
+            serde_json::to_string(self)?
+        } else {
+            self.id.clone()
+        };
+        let mut out = std::io::stdout();
+        writeln!(out, "{line}")
+            .and_then(|()| out.flush())
+            .context("cannot print the container's id")
+    }
+}
+
+/// Reads the container's own record, which has to be first.
+fn container(reader: &mut Reader) -> anyhow::Result<Container> {
+    match reader.next()? {
+        Some(mut entry) if entry.path() == "container.json" => Ok(entry.json()?),
+        Some(entry) => Err(entry.damaged("container.json has to come first").into()),
+        None => Err(anyhow!(Failure::new(
+            Exit::BadArchive,
+            "the image holds no container"
+        ))),
+    }
+}
+
+/// Entry after entry to the end, which is reached only when the image has proved whole.
+fn receive(
+    reader: &mut Reader,
+    pour: &mut Pour,
+    options: &Options,
+    stats: &mut Stats,
+) -> anyhow::Result<()> {
+    let mut took = Vec::<(Phase, Duration)>::new();
+    loop {
+        let start = Instant::now();
+        let Some(entry) = reader.next()? else {
+            break;
+        };
+        let phase = pour.entry(entry).map_err(failure)?;
+        match took.last_mut() {
+            Some((last, total)) if *last == phase => *total += start.elapsed(),
+            _ => took.push((phase, start.elapsed())),
+        }
+    }
+    let start = Instant::now();
+    pour.filled().map_err(failure)?;
+    took.push((Phase::Memory, start.elapsed()));
+    for (phase, took) in took {
+        stats.time(phase.name(), took);
+        options
+            .common
+            .say(format_args!("{phase}: {} µs", took.as_micros()));
+    }
+    if options.require_seal && !reader.sealed() {
+        return Err(anyhow!(Failure::new(
+            Exit::BadArchive,
+            "the image has no seal and --require-seal wants one: make an archive of it with pack"
+        )));
+    }
+    Ok(())
+}
+
+fn release(mut pour: Pour) -> resources::Result<Running> {
+    let root = pour.tree.as_ref().map_or(0, |tree| tree.root);
+    let root_pid = pour.target.process(root)?.pid;
+    let ready = finish::standing(&mut pour)?;
+    let running = Running {
+        name: pour.vessel.name().map(str::to_string),
+        engine: "native",
+        id: pour.vessel.id(),
+        pid: root_pid,
+        addresses: pour.vessel.addresses().to_vec(),
+    };
+    pour.vessel.release(root_pid, pour.init.take())?;
+    for task in ready {
+        task.detach(0)?;
+    }
+    Ok(running)
+}
+
+fn wanted(options: &Options, header: &Header) -> resources::Result<vessel::Options> {
+    Ok(vessel::Options {
+        name: options.name.clone(),
+        network: options.network.map(|network| match network {
+            Network::Host => vessel::Network::Host,
+            Network::Bridge => vessel::Network::Bridge,
+            Network::None => vessel::Network::None,
+        }),
+        pids: options.pidns,
+        rootfs: options.rootfs.clone(),
+        clocks: clocks(header)?,
+        archive: match &options.image {
+            Some(path) => path.display().to_string(),
+            None => "-".into(),
+        },
+    })
+}
+
+/// How far the difference between real time and monotonic time may drift within one boot of one machine.
+const DRIFT: i128 = 1_000_000_000;
+
+/// What the clocks are to show, where the image comes from another boot or another machine: then CLOCK_MONOTONIC, which
+/// programs compare deadlines with, must go on from where it stood.
+fn clocks(header: &Header) -> resources::Result<Option<Clocks>> {
+    let then = header.clocks;
+    let now = kernel::host::clocks()?;
+    let base = |realtime: u64, monotonic: u64| i128::from(realtime) - i128::from(monotonic);
+    let drift = base(now.realtime, now.monotonic) - base(then.realtime_ns, then.monotonic_ns);
+    Ok((drift.abs() > DRIFT).then_some(Clocks {
+        monotonic: then.monotonic_ns as i64,
+        boottime: then.boottime_ns as i64,
+    }))
+}
+
+/// What of this host does not fit the image.
+fn fits(header: &Header) -> Result<(), Error> {
+    let names = kernel::host::names()?;
+    let mut blockers = Vec::new();
+    let mut say = |what: String, remedy: &str| {
+        blockers.push(Blocker {
+            pid: 0,
+            place: "this host".into(),
+            what,
+            remedy: remedy.into(),
+        });
+    };
+    if header.host.architecture != names.architecture {
+        say(
+            format!(
+                "it is of architecture {}, the image of {}",
+                names.architecture, header.host.architecture
+            ),
+            "restore on a host of that architecture",
+        );
+    }
+    if header.host.page_size != kernel::host::page_size() {
+        say(
+            format!(
+                "its pages have {} bytes, those of the image {}",
+                kernel::host::page_size(),
+                header.host.page_size
+            ),
+            "restore on a kernel with such pages",
+        );
+    }
+    if blockers.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Blocked(blockers))
+    }
+}
+
+fn timed<T>(stats: &mut Stats, options: &Options, phase: Phase, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = work();
+    let took = start.elapsed();
+    stats.time(phase.name(), took);
+    options
+        .common
+        .say(format_args!("{phase}: {} µs", took.as_micros()));
+    result
+}
+
+/// An error of a room, with the exit code that follows from it.
+fn failure(error: Error) -> anyhow::Error {
+    anyhow!(Failure::new(
+        Exit::Status(error.exit_code()),
+        error.to_string()
+    ))
+}

@@ -1,0 +1,223 @@
+//! Entry by entry: what arrives goes into the container at once. Nothing of it runs before the end of the image.
+
+use crate::options::Options;
+use crate::phase::Phase;
+use image::container::Container;
+use image::files::OpenFiles;
+use image::ids::{Pid, SpaceId};
+use image::memory::shared::Objects;
+use image::process::Process;
+use image::tree::Tree;
+use image::{Entry, Kind, Space};
+use kernel::remote::Stub;
+use resources::files::{Opened, Stdio};
+use resources::memory::pages::{self, Filler};
+use resources::vessel::Vessel;
+use resources::{Error, Result, Target, files, memory, rootfs, tree};
+use std::collections::{BTreeMap, HashMap};
+
+/// A container on its way.
+#[derive(Debug)]
+pub struct Pour {
+    /// Where it will live.
+    pub vessel: Vessel,
+    /// An init of ours that is its process 1.
+    pub init: Option<Stub>,
+    /// Its processes, as far as they are.
+    pub target: Target,
+    /// Its process tree, once that has come.
+    pub tree: Option<Tree>,
+    /// The records of its processes.
+    pub processes: BTreeMap<Pid, Process>,
+    /// Its open files, once they have come.
+    pub files: Option<Opened>,
+    /// Its memory objects.
+    pub objects: Objects,
+    spaces: HashMap<SpaceId, Pid>,
+    filler: Option<Filler>,
+    trees: Option<rootfs::Pour>,
+    stdio: Stdio,
+    step: Step,
+}
+
+/// How far the image has come. Entries come in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Trees,
+    Tree,
+    Files,
+    Memory,
+    Processes,
+}
+
+impl Pour {
+    /// Begins, with the container's own record read and its vessel made.
+    pub fn new(vessel: Vessel, container: &Container, options: &Options) -> Result<Self> {
+        let vessel_pid = vessel.pid();
+        let target = Target {
+            processes: BTreeMap::new(),
+            files: HashMap::new(),
+            objects: HashMap::new(),
+            addresses: vessel.changed().to_vec(),
+            root_pid: vessel.pid(),
+        };
+        Ok(Pour {
+            vessel,
+            init: None,
+            target,
+            tree: None,
+            processes: BTreeMap::new(),
+            files: None,
+            objects: Objects::default(),
+            spaces: HashMap::new(),
+            filler: None,
+            trees: Some(rootfs::Pour::new(vessel_pid, container)?),
+            stdio: if options.wait {
+                Stdio::Ours
+            } else {
+                Stdio::Null
+            },
+            step: Step::Trees,
+        })
+    }
+
+    /// Takes one entry; says what phase it belonged to.
+    pub fn entry(&mut self, mut entry: Entry<'_>) -> Result<Phase> {
+        let path = entry.path().to_string();
+        let kind = entry.kind().clone();
+        match (path.as_str(), kind) {
+            (_, Kind::Member) => {
+                self.reach(Step::Trees, &entry)?;
+                let member = entry.member().cloned().ok_or_else(|| misplaced(&entry))?;
+                let trees = self.trees.as_mut().ok_or_else(|| misplaced(&entry))?;
+                trees.member(&member, &mut entry)?;
+                Ok(Phase::Trees)
+            }
+            ("tree.json", _) => {
+                self.reach(Step::Tree, &entry)?;
+                self.grow(entry.json()?)?;
+                Ok(Phase::Grow)
+            }
+            ("files.json", _) => {
+                self.reach(Step::Files, &entry)?;
+                let record: OpenFiles = entry.json()?;
+                self.files = Some(files::open(record, &mut self.target, self.stdio)?);
+                Ok(Phase::Files)
+            }
+            (_, Kind::Blob) => {
+                self.reach(Step::Files, &entry)?;
+                let opened = self.files.as_mut().ok_or_else(|| misplaced(&entry))?;
+                opened.blob(&path, &mut entry)?;
+                Ok(Phase::Files)
+            }
+            ("memory.json", _) => {
+                self.reach(Step::Memory, &entry)?;
+                self.objects = entry.json()?;
+                let made = memory::shared::restore(&self.objects, self.target.root_pid)?;
+                self.target.objects.extend(made);
+                Ok(Phase::Memory)
+            }
+            (_, Kind::Pages(pages)) => {
+                self.pages(&pages, &mut entry)?;
+                Ok(Phase::Memory)
+            }
+            (path, Kind::Record) if path.starts_with("process/") => {
+                self.reach(Step::Processes, &entry)?;
+                self.process(entry.json()?)?;
+                Ok(Phase::Processes)
+            }
+            _ => Err(entry
+                .damaged("an entry of a kind that this version does not know")
+                .into()),
+        }
+    }
+
+    /// Entries may stay at a step or go on, never back.
+    fn reach(&mut self, step: Step, entry: &Entry) -> Result<()> {
+        if step < self.step {
+            return Err(misplaced(entry));
+        }
+        self.step = step;
+        Ok(())
+    }
+
+    fn grow(&mut self, tree: Tree) -> Result<()> {
+        if let Some(trees) = self.trees.take() {
+            trees.finish()?;
+        }
+        self.vessel.settle()?;
+        let first = Stub::install(self.vessel.first()?, tree.stub)?;
+        let is_root = !self.vessel.is_init();
+        let mut grown = tree::grow(&tree, first, is_root)?;
+        self.init = grown.init.take();
+        self.target.processes = grown.processes;
+        self.tree = Some(tree);
+        Ok(())
+    }
+
+    fn process(&mut self, process: Process) -> Result<()> {
+        let pid = process.pid;
+        let space = process.memory.as_ref().ok_or_else(|| {
+            Error::Refused(format!(
+                "process {pid} of the image has no memory of its own"
+            ))
+        })?;
+        memory::clear(&mut self.target, pid, space)?;
+        memory::map(&mut self.target, pid, space)?;
+        let twice = self.spaces.insert(space.id, pid).is_some();
+        if self.processes.insert(pid, process).is_some() || twice {
+            return Err(Error::Refused(format!(
+                "process {pid} is in the image twice"
+            )));
+        }
+        Ok(())
+    }
+
+    fn pages(&mut self, pages: &image::Pages, entry: &mut Entry) -> Result<()> {
+        match pages.space {
+            Space::Mm(id) => {
+                let found = self.spaces.get(&id).and_then(|pid| self.processes.get(pid));
+                let process = found.ok_or_else(|| misplaced(entry))?;
+                let space = process.memory.as_ref().ok_or_else(|| misplaced(entry))?;
+                let pid = self.target.process(process.pid)?.pid;
+                let filler = self.filler.get_or_insert_with(Filler::start);
+                filler.space(pid, space, &pages.ranges, entry)
+            }
+            Space::Shared(id) => {
+                let found = self.objects.objects.iter().find(|object| object.id == id);
+                let object = found.ok_or_else(|| misplaced(entry))?;
+                let fd = self
+                    .target
+                    .objects
+                    .get(&id)
+                    .ok_or_else(|| misplaced(entry))?;
+                pages::object(std::os::fd::AsFd::as_fd(fd), object, &pages.ranges, entry)
+            }
+        }
+    }
+
+    /// The image was whole: all pages are in their places when this returns.
+    pub fn filled(&mut self) -> Result<()> {
+        if let Some(filler) = self.filler.take() {
+            filler.finish()?;
+        }
+        let missing = self
+            .target
+            .processes
+            .keys()
+            .find(|pid| !self.processes.contains_key(pid));
+        match (missing, &self.files, &self.tree) {
+            (None, Some(_), Some(_)) => memory::shared::seal(&self.objects, &self.target.objects),
+            (Some(pid), ..) => Err(Error::Refused(format!(
+                "the image has no record of process {pid}"
+            ))),
+            _ => Err(Error::Refused(
+                "the image has no process tree or no open files".into(),
+            )),
+        }
+    }
+}
+
+fn misplaced(entry: &Entry) -> Error {
+    entry.damaged("it stands where it cannot belong").into()
+}
