@@ -1,9 +1,17 @@
 //! Resource limits of other processes (`prlimit(2)`).
 
+use crate::error::Named;
 use crate::{Pid, Result, error::check};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// No limit.
 pub const INFINITY: u64 = libc::RLIM_INFINITY;
+
+/// Lets us open as many files as our hard limit permits: all open files of a container are open on our side for a time.
+pub fn raise_open_files() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).named(|| "getrlimit".into())?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).named(|| "setrlimit".into())
+}
 
 /// Sets soft and hard limit of a resource (`RLIMIT_*`).
 pub fn set(pid: Pid, resource: u32, soft: u64, hard: u64) -> Result<()> {

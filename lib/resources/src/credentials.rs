@@ -137,6 +137,7 @@ fn filters(pid: kernel::Pid, task: &Stopped) -> Result<Vec<Filter>> {
             program: program.concat().into(),
         });
     }
+    filters.reverse();
     Ok(filters)
 }
 

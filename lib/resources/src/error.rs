@@ -49,6 +49,19 @@ pub enum Error {
     Refused(String),
 }
 
+impl Error {
+    /// What a tool that fails with it ends with: 1 failed, 3 bad archive, 4 cannot be done, 5 no such container or the
+    /// name is taken.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Image(e) if e.is_bad_archive() => 3,
+            Error::Blocked(_) | Error::Kernel(kernel::Error::Unsupported { .. }) => 4,
+            Error::Refused(_) | Error::Kernel(_) | Error::Image(_) => 1,
+            Error::Name(_) => 5,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

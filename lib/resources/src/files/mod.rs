@@ -37,7 +37,9 @@ use image::files::OpenFiles;
 use image::files::fs::Fs;
 use image::files::table::Table;
 use image::ids::{BlobId, Pid, SharedId, TableId};
-use kernel::descriptor::{O_ASYNC, O_CREAT, O_EXCL, O_NOCTTY, O_TMPFILE_BIT, O_TRUNC};
+use kernel::descriptor::{
+    O_ASYNC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_PATH, O_TMPFILE_BIT, O_TRUNC,
+};
 use kernel::error::{EBADF, EEXIST, ENOENT, ESRCH};
 use kernel::kcmp;
 use kernel::open::Root;
@@ -239,6 +241,10 @@ pub fn dump(source: &mut Source) -> Result<Taken> {
 
 /// The flags to open something again with.
 fn reopening(flags: u32) -> i32 {
+    if flags as i32 & O_PATH != 0 {
+        // openat2(2) takes nothing else beside it.
+        return flags as i32 & (O_PATH | O_DIRECTORY | O_NOFOLLOW);
+    }
     let never = O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_ASYNC | O_TMPFILE_BIT;
     (flags as i32 & !never) | O_NOCTTY
 }
