@@ -272,11 +272,6 @@ impl Frozen {
                 _ => (),
             }
         }
-        for process in self.source.processes {
-            for thread in process.threads {
-                drop(thread);
-            }
-        }
         while let Ok(Some(_)) = ptrace::wait_any() {}
         Ok(())
     }
