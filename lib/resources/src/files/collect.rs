@@ -6,7 +6,7 @@ use super::surroundings::Surroundings;
 use super::{Blob, contents};
 use super::{deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd, opath};
 use super::{pidfd, pipe, procfile, regular, signalfd, timerfd};
-use crate::{Blocker, Error, Result, Source};
+use crate::{Blocker, Error, Result, Source, sockets};
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
 use image::ids::{BlobId, FileId, PipeId, SharedId};
 use kernel::{descriptor, kcmp};
@@ -25,6 +25,7 @@ pub struct Collector<'a> {
     waiting: Vec<(FileId, Seen)>,
     /// Interest lists, taken when all else is known.
     epolls: Vec<(FileId, Seen)>,
+    diag: Option<sockets::Diag>,
     /// Sockets, for the rooms of their families.
     sockets: Vec<(FileId, Seen)>,
     /// Borrowed descriptors that stand for what was in flight.
@@ -45,6 +46,7 @@ impl<'a> Collector<'a> {
             known: HashMap::new(),
             waiting: Vec::new(),
             epolls: Vec::new(),
+            diag: None,
             sockets: Vec::new(),
             kept: Vec::new(),
             pipes: HashMap::new(),
@@ -119,7 +121,7 @@ impl<'a> Collector<'a> {
             if let Some((id, file)) = self.waiting.pop() {
                 self.take(id, file)?;
             } else if let Some((id, file)) = self.sockets.pop() {
-                self.take_socket(id, &file)?;
+                self.take_socket(id, file)?;
             } else if let Some((id, seen)) = self.epolls.pop() {
                 let file = self.borrow(seen)?;
                 let record = epoll::dump(&file, self)?;
@@ -129,6 +131,10 @@ impl<'a> Collector<'a> {
             }
         }
         self.record.files.sort_by_key(|file| file.id);
+        match self.diag.as_ref().map_or(Ok(()), sockets::Diag::complete) {
+            Err(Error::Blocked(blockers)) => self.blockers.extend(blockers),
+            complete => complete?,
+        }
         if self.blockers.is_empty() {
             return Ok(());
         }
@@ -174,14 +180,28 @@ impl<'a> Collector<'a> {
         self.push(id, &file, record)
     }
 
-    fn take_socket(&mut self, _id: FileId, file: &Seen) -> Result<()> {
-        self.blockers.push(Blocker {
-            pid: file.holder.pid,
-            place: format!("descriptor {}", file.holder.number),
-            what: format!("a socket ({})", file.link),
-            remedy: "sockets are not supported yet".into(),
-        });
-        Ok(())
+    fn take_socket(&mut self, id: FileId, seen: Seen) -> Result<()> {
+        let ours = std::process::id() as kernel::Pid;
+        let holder = sockets::Holder {
+            pid: seen.holder.pid,
+            number: (seen.holder.pid != ours).then_some(seen.holder.number),
+        };
+        let file = self.borrow(seen)?;
+        let mut diag = match self.diag.take() {
+            Some(diag) => diag,
+            None => sockets::diag_of(self.source)?,
+        };
+        let mut in_flight = |fd| self.in_flight(fd);
+        let record = sockets::dump(file.fd.as_fd(), holder, &mut diag, &mut in_flight);
+        self.diag = Some(diag);
+        match record {
+            Ok(record) => self.push(id, &file, File::Socket(record)),
+            Err(Error::Blocked(blockers)) => {
+                self.blockers.extend(blockers);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn push(&mut self, id: FileId, file: &Borrowed, record: File) -> Result<()> {

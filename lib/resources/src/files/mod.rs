@@ -31,7 +31,7 @@ pub use collect::Collector;
 pub use external::Stdio;
 pub use opened::{Opened, open};
 
-use crate::{Blocker, Error, Result, Source, Target};
+use crate::{Blocker, Error, Result, Source, Target, sockets};
 use borrowed::{Borrowed, Holder};
 use image::files::OpenFiles;
 use image::files::fs::Fs;
@@ -93,7 +93,8 @@ impl Taken {
     }
 }
 
-/// What stands in the way of taking the files of these processes (our pids, the root of the tree first), which run.
+/// What stands in the way of taking the files of these processes (our pids, the root of the tree first), which run:
+/// descriptors of all kinds, sockets among them, and how they are shared.
 pub fn blockers(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
     let mut around = Surroundings::of(pids)?;
     let mut seen = Vec::new();
@@ -104,6 +105,7 @@ pub fn blockers(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
         }
     }
     let mut found = sharing(pids)?;
+    found.extend(sockets::blockers(pids)?);
     for file in seen {
         if let Err(obstacle) = kind::kind(&file, &around) {
             found.push(Surroundings::blocker(file.holder, obstacle));
@@ -241,8 +243,8 @@ pub fn dump(source: &mut Source) -> Result<Taken> {
 
 /// The flags to open something again with.
 fn reopening(flags: u32) -> i32 {
+    // openat2(2) refuses what plain open(2) ignores.
     if flags as i32 & O_PATH != 0 {
-        // openat2(2) takes nothing else beside it.
         return flags as i32 & (O_PATH | O_DIRECTORY | O_NOFOLLOW);
     }
     let never = O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_ASYNC | O_TMPFILE_BIT;

@@ -3,15 +3,15 @@
 use super::external::Stdio;
 use super::{contents, deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd};
 use super::{fs, opath, ours, pidfd, pipe, procfile, regular, signalfd, table, timerfd};
-use crate::{Error, Result, Target, locks};
+use crate::{Error, Result, Target, locks, sockets};
 use image::files::contents::{Contents, Extent, Store};
 use image::files::fifo::Fifo;
 use image::files::fs::Fs;
 use image::files::pipe::Pipe;
 use image::files::table::Table;
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
-use image::ids::Pid;
-use image::ids::{BlobId, PipeId, SharedId};
+use image::ids::{BlobId, FileId, Pid, PipeId, SharedId};
+use image::sockets::Socket;
 use kernel::descriptor::{self, O_APPEND, O_ASYNC, O_DIRECT, O_NONBLOCK, O_PATH};
 use kernel::open::Root;
 use std::collections::hash_map::Entry;
@@ -41,6 +41,8 @@ enum Fill {
         record: Pipe,
         writer: OwnedFd,
     },
+    /// Is there already.
+    Nowhere,
 }
 
 /// Bulk contents that are awaited.
@@ -104,15 +106,21 @@ pub fn open(record: OpenFiles, target: &mut Target, stdio: Stdio) -> Result<Open
         fifos: HashMap::new(),
     };
     maker.objects(target)?;
+    let sockets: Vec<(FileId, &Socket)> = record.files.iter().filter_map(socket).collect();
+    let made = sockets::restore(&sockets, target)?;
     for file in &record.files {
-        let fd = maker.make(file, target)?;
-        settle(file, fd.as_fd())?;
-        if target.files.insert(file.id, fd).is_some() {
-            return Err(Error::Refused(format!(
-                "open file {} is there twice",
-                file.id.0
-            )));
+        if let File::Socket(_) = &file.file {
+            continue;
         }
+        let fd = maker.make(file, target)?;
+        if target.files.insert(file.id, fd).is_some() {
+            let twice = format!("open file {} is there twice", file.id.0);
+            return Err(Error::Refused(twice));
+        }
+    }
+    made.fill(&sockets, target)?;
+    for file in &record.files {
+        settle(file, target.file(file.id)?.as_fd())?;
     }
     let Fills(fills) = maker.fills;
     Ok(Opened {
@@ -174,7 +182,7 @@ impl Maker<'_> {
             File::Procfile(procfile) => procfile::restore(procfile, flags, root),
             File::External(external) => external::restore(external, flags, self.stdio),
             File::Socket(_) => Err(Error::Refused(format!(
-                "open file {} is a socket, which this version cannot make",
+                "open file {} is a socket, which is made with all others",
                 file.id.0
             ))),
         }
@@ -199,12 +207,25 @@ impl Maker<'_> {
             Entry::Vacant(place) => {
                 let record = pipe_record(fifo.pipe, self.record)?;
                 let both = fifo::both(fifo, self.root)?;
-                pipe::prepare(record, both.as_fd())?;
-                self.fills.pipe(record, both.as_fd())?;
+                // Whoever else has it open (the source, left running, or another replica on the same file system) has
+                // put, or left, the bytes there: they would be there twice.
+                if kernel::pipe::unread(both.as_fd())? == 0 {
+                    pipe::prepare(record, both.as_fd())?;
+                    self.fills.pipe(record, both.as_fd())?;
+                } else if let Store::Blob(id) = record.bytes {
+                    self.fills.later(id, Fill::Nowhere)?;
+                }
                 place.insert(both)
             }
         };
         fifo::restore(flags, both)
+    }
+}
+
+fn socket(file: &OpenFile) -> Option<(FileId, &Socket)> {
+    match &file.file {
+        File::Socket(socket) => Some((file.id, socket)),
+        _ => None,
     }
 }
 
@@ -230,7 +251,7 @@ fn pipe_record(id: PipeId, record: &OpenFiles) -> Result<&Pipe> {
 /// Gives an open file its status flags and its offset.
 fn settle(file: &OpenFile, fd: BorrowedFd) -> Result<()> {
     let flags = file.flags as i32;
-    if flags & O_PATH != 0 || matches!(file.file, File::External(_) | File::Socket(_)) {
+    if flags & O_PATH != 0 || matches!(file.file, File::External(_)) {
         return Ok(());
     }
     const SET: i32 = O_APPEND | O_DIRECT | O_NONBLOCK;
@@ -257,6 +278,9 @@ impl Opened {
                 contents::fill(fd.as_fd(), &extents, from, &what)
             }
             Some(Fill::Pipe { record, writer }) => pipe::fill(&record, writer.as_fd(), from),
+            Some(Fill::Nowhere) => std::io::copy(from, &mut std::io::sink())
+                .map(drop)
+                .map_err(|e| kernel::Error::io(format!("read {path}"), &e).into()),
             None => Err(Error::Refused(format!(
                 "{path} belongs to no file of the image, or came twice"
             ))),

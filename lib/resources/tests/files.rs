@@ -1,0 +1,458 @@
+//! Open files of live processes: taken, and given back to a tree grown for them; then both are looked at side by side.
+
+use image::files::OpenFiles;
+use image::files::fs::Fs;
+use image::files::table::Table;
+use image::ids::{Pid, TableId};
+use kernel::pidfd::PidFd;
+use kernel::proc::{Proc, family, fdinfo};
+use kernel::ptrace::{self, Event};
+use kernel::remote::Stub;
+use resources::files::{self, Opened, Stdio};
+use resources::{Target, tree};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio as Standard};
+
+const STUB: u64 = 0x10_0000;
+
+/// A program as process 1 of a pid namespace of its own.
+struct Contained {
+    unshare: Child,
+    root: i32,
+}
+
+impl Contained {
+    /// Starts Python code, which runs in an empty directory of its own until it is killed.
+    fn python(code: &str, directory: &std::path::Path) -> Self {
+        let before = "import os; os.closerange(3, 65536)\nimport sys, time, fcntl, socket, select, ctypes, struct\n\
+                      libc = ctypes.CDLL(None, use_errno=True)\n\
+                      def rest():\n  time.sleep(1000)\n";
+        let after = "\nprint('ready', flush=True)\nrest()\n";
+        Self::start(
+            &["python3", "-c", &format!("{before}{code}{after}")],
+            directory,
+        )
+    }
+
+    fn start(command: &[&str], directory: &std::path::Path) -> Self {
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(command);
+        unshare
+            .current_dir(directory)
+            .stdin(Standard::null())
+            .stdout(Standard::piped())
+            .stderr(Standard::null())
+            .process_group(0);
+        let mut unshare = unshare.spawn().unwrap();
+        let mut line = String::new();
+        let out = unshare.stdout.as_mut().unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        let children = Proc::thread(unshare.id() as i32, unshare.id() as i32);
+        let root = children.text("children").unwrap().trim().parse().unwrap();
+        Contained { unshare, root }
+    }
+
+    /// Our pids, by those inside.
+    fn pids(&self) -> BTreeMap<Pid, i32> {
+        let namespace = family::pid_namespace(self.root);
+        let family = family::family(self.root, namespace.as_deref()).unwrap();
+        let inside = |pid| {
+            let names = kernel::proc::status::read(pid)
+                .unwrap()
+                .numbers("NSpid")
+                .unwrap();
+            *names.last().unwrap() as Pid
+        };
+        family
+            .iter()
+            .map(|process| (inside(process.pid), process.pid))
+            .collect()
+    }
+}
+
+impl Drop for Contained {
+    fn drop(&mut self) {
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+    }
+}
+
+/// All that an image has of a container's files.
+struct Image {
+    tree: image::tree::Tree,
+    files: OpenFiles,
+    places: BTreeMap<Pid, (Option<Table>, Fs)>,
+    blobs: HashMap<String, Vec<u8>>,
+}
+
+fn take(source: &Contained) -> resources::Result<Image> {
+    let namespace = family::pid_namespace(source.root);
+    let mut frozen = tree::freeze(source.root, namespace.as_deref(), None)?;
+    let taken = files::dump(&mut frozen.source);
+    let image = taken.and_then(|taken| {
+        let mut places = BTreeMap::new();
+        for (i, process) in frozen.source.processes.iter().enumerate() {
+            let table = taken.table(TableId(i as u32));
+            places.insert(process.inside, (table, taken.fs(process.pid)?));
+        }
+        Ok(Image {
+            tree: tree::dump(&frozen, source.root, &|_| false, None, STUB)?,
+            files: serde_json::from_str(&serde_json::to_string(&taken.record).unwrap()).unwrap(),
+            places,
+            blobs: streamed(&taken),
+        })
+    });
+    frozen.thaw()?;
+    image
+}
+
+/// What follows `files.json`, as a reader of the image finds it.
+fn streamed(taken: &files::Taken) -> HashMap<String, Vec<u8>> {
+    let header = image::Header::new("test", "test", "test");
+    let mut writer = image::Writer::new(Vec::new(), &header).unwrap();
+    taken.write_blobs(&mut writer).unwrap();
+    let bytes = std::io::Cursor::new(writer.finish().unwrap());
+    let mut reader = image::Reader::open(bytes).unwrap();
+    let mut found = HashMap::new();
+    while let Some(mut entry) = reader.next().unwrap() {
+        let mut contents = Vec::new();
+        entry.read_to_end(&mut contents).unwrap();
+        found.insert(entry.path().to_string(), contents);
+    }
+    found
+}
+
+/// A container given back, as far as files go.
+struct Restored {
+    _container: Contained,
+    target: Target,
+}
+
+impl Restored {
+    /// The restored process's descriptor, ours.
+    fn borrow(&self, inside: Pid, number: i32) -> std::fs::File {
+        let pid = self.target.processes[&inside].pid;
+        PidFd::open(pid).unwrap().borrow(number).unwrap().into()
+    }
+}
+
+fn give(image: &Image, directory: &std::path::Path) -> resources::Result<Restored> {
+    let container = Contained::start(&["sh", "-c", "echo ready; exec sleep 1000"], directory);
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let running = ptrace::seize(container.root, 0)?;
+    running.interrupt()?;
+    let Event::Stop(stopped) = running.wait()? else {
+        panic!("no stop");
+    };
+    let grown = tree::grow(&image.tree, Stub::install(stopped, STUB)?, true)?;
+    let mut target = Target {
+        processes: grown.processes,
+        files: HashMap::new(),
+        objects: HashMap::new(),
+        addresses: Vec::new(),
+        root_pid: container.root,
+    };
+    let mut opened: Opened = files::open(image.files.clone(), &mut target, Stdio::Null)?;
+    for (path, contents) in &image.blobs {
+        opened.blob(path, &mut contents.as_slice())?;
+    }
+    for (inside, (table, fs)) in &image.places {
+        opened.place(&mut target, *inside, table.as_ref(), fs)?;
+    }
+    opened.resume(&mut target)?;
+    Ok(Restored {
+        _container: container,
+        target,
+    })
+}
+
+/// What `/proc` shows of a process's files; numbers that are made anew with each kernel object are left out.
+fn shown(pid: i32) -> Vec<String> {
+    let proc = Proc::process(pid);
+    let mut all = vec![
+        format!("cwd {}", proc.link("cwd").unwrap().display()),
+        format!("root {}", proc.link("root").unwrap().display()),
+        kernel::proc::status::read(pid)
+            .unwrap()
+            .get("Umask")
+            .unwrap()
+            .to_string(),
+    ];
+    for number in proc.numbers("fd").unwrap() {
+        let link = proc
+            .link(&format!("fd/{number}"))
+            .unwrap()
+            .display()
+            .to_string()
+            // A deleted file whose name is another's by now is made beside it.
+            .replace("/c.1 (deleted)", "/c (deleted)");
+        // Standard output leads to this test at the source.
+        if number == 1 {
+            continue;
+        }
+        let kind = link
+            .split_once(":[")
+            .map_or(link.as_str(), |(kind, _)| kind);
+        let info = fdinfo::parse(&proc.text(&format!("fdinfo/{number}")).unwrap()).unwrap();
+        let mut rest: Vec<String> = info.rest.lines().filter_map(lasting).collect();
+        rest.sort();
+        all.push(format!(
+            "{number} {kind} {} {:o} {:?} {rest:?}",
+            info.position, info.flags, info.locks
+        ));
+    }
+    all
+}
+
+/// A line of fdinfo, without what need not last.
+fn lasting(line: &str) -> Option<String> {
+    let made_anew = ["eventfd-id:", "it_value:", "Pid:", "NSpid:", "Ngid:"];
+    if made_anew.iter().any(|key| line.starts_with(key)) {
+        return None;
+    }
+    let words = line.split_whitespace();
+    let kept: Vec<&str> = words
+        .filter(|w| {
+            !(line.starts_with("tfd:") && (w.starts_with("ino:") || w.starts_with("sdev:")))
+        })
+        .collect();
+    Some(kept.join(" "))
+}
+
+/// There and back; everything that `/proc` shows must be the same.
+fn cross(code: &str) -> (tempfile::TempDir, Contained, Restored) {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Contained::python(code, directory.path());
+    let pids: Vec<i32> = source.pids().into_values().collect();
+    assert_eq!(files::blockers(&pids).unwrap(), []);
+    let before: Vec<_> = source.pids().values().map(|pid| shown(*pid)).collect();
+    let image = take(&source).unwrap();
+    let after: Vec<_> = source.pids().values().map(|pid| shown(*pid)).collect();
+    assert_eq!(before, after, "taking changes nothing");
+    let restored = give(&image, directory.path()).unwrap();
+    let now: Vec<_> = restored
+        .target
+        .processes
+        .values()
+        .map(|p| shown(p.pid))
+        .collect();
+    for (before, now) in before.iter().zip(&now) {
+        let differs = before
+            .iter()
+            .zip(now)
+            .filter(|(b, n)| b != n)
+            .collect::<Vec<_>>();
+        assert!(
+            differs.is_empty() && before.len() == now.len(),
+            "{differs:#?}\n{before:#?}\n{now:#?}"
+        );
+    }
+    (directory, source, restored)
+}
+
+fn rest_of(file: &mut std::fs::File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn regular_files_keep_offset_and_flags() {
+    let (_dir, _source, restored) = cross(
+        "open('a', 'w').write('0123456789')\n\
+         a = os.open('a', os.O_RDWR | os.O_APPEND); os.lseek(a, 4, 0)\n\
+         b = os.open('a', os.O_RDONLY | os.O_NONBLOCK); os.dup2(b, 50)\n\
+         os.dup2(b, 777, inheritable=False)\n\
+         os.umask(0o27); os.mkdir('sub'); d = os.open('sub', os.O_RDONLY | os.O_DIRECTORY)\n\
+         os.open('a', os.O_PATH); os.open('/proc/1/status', 0); os.open('/dev/zero', os.O_RDWR)\n\
+         os.chdir('sub')",
+    );
+    let mut ten = restored.borrow(1, 50);
+    assert_eq!(rest_of(&mut ten), b"0123456789");
+    // The duplicates share their offset, as they did.
+    assert_eq!(rest_of(&mut restored.borrow(1, 777)), b"");
+}
+
+#[test]
+fn deleted_files_travel_with_their_holes() {
+    let (_dir, _source, mut restored) = cross(
+        "a = os.open('a', os.O_RDWR | os.O_CREAT, 0o640); b = os.open('a', os.O_RDONLY)\n\
+         os.pwrite(a, b'end', 5 << 30); os.pwrite(a, b'x' * 200000, 4096); os.lseek(a, 4096, 0); os.unlink('a')\n\
+         c = os.open('c', os.O_WRONLY | os.O_CREAT); os.write(c, b'small'); os.unlink('c')\n\
+         open('c', 'w').write('another of that name')\n\
+         os.mkdir('d'); os.open('d', os.O_RDONLY); os.rmdir('d')\n\
+         os.dup2(a, 10); os.dup2(b, 11)",
+    );
+    let mut a = restored.borrow(1, 10);
+    assert_eq!(a.metadata().unwrap().len(), (5 << 30) + 3);
+    let mut bytes = vec![0; 200_000];
+    a.read_exact(&mut bytes).unwrap();
+    assert!(bytes.iter().all(|b| *b == b'x'));
+    let b = restored.borrow(1, 11);
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(a.metadata().unwrap().ino(), b.metadata().unwrap().ino());
+    assert!(a.metadata().unwrap().blocks() < 2000, "the holes are holes");
+    restored.target.processes.clear();
+}
+
+#[test]
+fn pipes_and_fifos_are_full_of_what_was_in_them() {
+    let (_dir, _source, restored) = cross(
+        "r, w = os.pipe(); os.write(w, b'hello'); os.dup2(r, 20); os.dup2(w, 21); os.set_blocking(w, False)\n\
+         R, W = os.pipe(); fcntl.fcntl(W, 1031, 1 << 20); os.write(W, b'y' * 500000); os.close(W); os.dup2(R, 22)\n\
+         p, q = os.pipe2(os.O_DIRECT); os.write(q, b'one'); os.write(q, b'three'); os.dup2(p, 23)\n\
+         os.close(os.open('/dev/null', 0))\n\
+         os.mkfifo('f'); f = os.open('f', os.O_RDWR); g = os.open('f', os.O_RDONLY); os.write(f, b'fifo'); os.dup2(g, 24)\n\
+         h = os.open('/proc/self/fd/%d' % r, os.O_WRONLY)\n\
+         x, y = os.pipe(); os.close(x)\n\
+         if os.fork() == 0: os.close(r); rest()",
+    );
+    let mut wide = restored.borrow(1, 22);
+    assert_eq!(rest_of(&mut wide), vec![b'y'; 500_000]);
+    let mut five = [0; 5];
+    restored.borrow(1, 20).read_exact(&mut five).unwrap();
+    assert_eq!(&five, b"hello");
+    let mut some = [0; 64];
+    assert_eq!(restored.borrow(1, 23).read(&mut some).unwrap(), 3);
+    assert_eq!(restored.borrow(1, 23).read(&mut some).unwrap(), 5);
+    assert_eq!(restored.borrow(1, 24).read(&mut some).unwrap(), 4);
+    let capacity = kernel::pipe::capacity(wide.as_fd()).unwrap();
+    assert_eq!(capacity, 1 << 20);
+}
+
+#[test]
+fn descriptors_of_events_are_as_they_were() {
+    cross(
+        "e = libc.eventfd(5, 0o2000001); libc.eventfd(7, 0)\n\
+         t = libc.timerfd_create(1, 0); libc.timerfd_settime(t, 0, struct.pack('qqqq', 7, 0, 500, 0), None)\n\
+         u = libc.timerfd_create(0, 0o4000); libc.timerfd_settime(u, 1, struct.pack('qqqq', 0, 0, int(time.time()) + 900, 5), None)\n\
+         v = libc.timerfd_create(1, 0); libc.timerfd_settime(v, 0, struct.pack('qqqq', 0, 0, 0, 1), None)\n\
+         s = libc.syscall(289, -1, struct.pack('Q', 0x200), 8, 0)\n\
+         ep = select.epoll(); ep.register(e, 1); ep.register(t, 1 | 1 << 31); ep.register(s, 1)\n\
+         d = os.dup(e); ep.register(d, 4); os.close(d)\n\
+         r, w = os.pipe(); ep.register(r, 1); os.dup2(r, 60); os.dup2(s, 61); x = os.dup(s); ep.register(x, 1); os.close(x)\n\
+         os.open('/dev/null', 0); os.dup2(w, r)\n\
+         nested = select.epoll(); nested.register(ep.fileno(), 1)\n\
+         os.pidfd_open(1); q = os.fork()\n\
+         if q == 0: rest()\n\
+         os.pidfd_open(q)\n\
+         q = os.fork()\n\
+         if q == 0: os._exit(0)\n\
+         os.pidfd_open(q); os.waitpid(q, 0)",
+    );
+}
+
+#[test]
+fn watches_keep_their_numbers_and_places() {
+    let (dir, _source, restored) = cross(
+        "os.mkdir('x'); open('y', 'w')\n\
+         i = libc.inotify_init1(0)\n\
+         libc.inotify_rm_watch(i, libc.inotify_add_watch(i, b'/tmp', 2))\n\
+         os.read(i, 100)\n\
+         libc.inotify_add_watch(i, b'x', 0x100); libc.inotify_add_watch(i, b'y', 0xfff); os.dup2(i, 30)",
+    );
+    std::fs::write(dir.path().join("x/new"), "").unwrap();
+    let mut event = [0; 64];
+    let count = restored.borrow(1, 30).read(&mut event).unwrap();
+    assert!(count > 16 && event.windows(3).any(|w| w == b"new"));
+}
+
+#[test]
+fn memory_files_keep_name_contents_and_seals() {
+    let (_dir, _source, restored) = cross(
+        "m = os.memfd_create('a name', 2 | 1); os.write(m, b'z' * 300000); fcntl.fcntl(m, 1033, 2 | 4)\n\
+         os.dup2(m, 40); os.open('/proc/self/fd/%d' % m, 0); os.memfd_create('empty', 0)",
+    );
+    let memory = restored.borrow(1, 40);
+    assert_eq!(kernel::descriptor::seals(memory.as_fd()).unwrap(), 2 | 4);
+    assert_eq!(memory.metadata().unwrap().len(), 300_000);
+}
+
+#[test]
+fn locks_and_owners_are_held_again() {
+    let (dir, source, restored) = {
+        let directory = tempfile::tempdir().unwrap();
+        let code = "f = open('l', 'w+'); f.write('hello'); f.flush()\n\
+             fcntl.lockf(f, fcntl.LOCK_EX, 3, 1); g = open('l', 'r+'); fcntl.flock(g, fcntl.LOCK_SH)\n\
+             fcntl.fcntl(g, 37, struct.pack('hhqqi', 0, 0, 10, 0, 0))\n\
+             r, w = os.pipe(); fcntl.fcntl(r, 8, os.getpid()); fcntl.fcntl(r, 10, 40); os.dup2(r, 70)\n\
+             fcntl.fcntl(r, 4, 0o20000 | 0o4000)\n\
+             if os.fork() == 0: rest()";
+        let mut source = Contained::python(code, directory.path());
+        let before: Vec<_> = source.pids().values().map(|pid| shown(*pid)).collect();
+        let image = take(&source).unwrap();
+        // While the source holds the locks, nobody else gets them.
+        let refused = give(&image, directory.path()).err().unwrap().to_string();
+        assert!(refused.contains("may hold that lock"), "{refused}");
+        source.unshare.kill().unwrap();
+        source.unshare.wait().unwrap();
+        let restored = give(&image, directory.path()).unwrap();
+        let now: Vec<_> = restored
+            .target
+            .processes
+            .values()
+            .map(|p| shown(p.pid))
+            .collect();
+        assert_eq!(before, now);
+        (directory, source, restored)
+    };
+    let owned = restored.borrow(1, 70);
+    let owner = kernel::descriptor::owner(owned.as_fd()).unwrap();
+    let root = restored.target.processes[&1].pid;
+    assert_eq!(owner, Some((kernel::descriptor::OwnerKind::Process, root)));
+    assert_eq!(kernel::descriptor::signal(owned.as_fd()).unwrap(), 40);
+    drop((dir, source));
+}
+
+#[test]
+fn a_changed_root_is_changed_again() {
+    cross(
+        "os.mkdir('jail'); os.mkdir('jail/in')\n\
+         if os.fork() == 0:\n  os.chroot('jail'); os.chdir('/in'); rest()\n\
+         time.sleep(0.2)",
+    );
+}
+
+#[test]
+fn what_cannot_be_taken_is_said_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let code = "os.open('/dev/kmsg', 0); libc.syscall(425, 4, ctypes.create_string_buffer(256))\n\
+                libc.syscall(323, 1); os.open('/proc/self/ns/net', 0)";
+    let source = Contained::python(code, directory.path());
+    let found = files::blockers(&[source.root]).unwrap();
+    let said: Vec<String> = found.iter().map(|b| b.to_string()).collect();
+    for word in ["/dev/kmsg", "io_uring", "userfaultfd", "a namespace"] {
+        assert!(said.iter().any(|s| s.contains(word)), "{word}: {said:#?}");
+    }
+    assert!(matches!(take(&source), Err(resources::Error::Blocked(_))));
+}
+
+#[test]
+fn a_pipe_that_leads_outside_is_one_of_the_standard_streams_or_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Contained::python("os.dup2(1, 9)", directory.path());
+    assert_eq!(files::blockers(&[source.root]).unwrap(), []);
+    let code = "r, w = os.pipe()\nif os.fork() == 0: os.close(w); rest()\nos.close(r)";
+    let source = Contained::python(code, directory.path());
+    let found = files::blockers(&[source.root]).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].what.contains("(python3)"), "{found:?}");
+    let both: Vec<i32> = source.pids().into_values().collect();
+    assert_eq!(files::blockers(&both).unwrap(), []);
+}
+
+#[test]
+fn a_file_that_is_missing_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Contained::python("a = open('a', 'w+')", directory.path());
+    let image = take(&source).unwrap();
+    std::fs::remove_file(directory.path().join("a")).unwrap();
+    let refused = give(&image, directory.path()).err().unwrap().to_string();
+    assert!(refused.contains("/a: is missing here"), "{refused}");
+}
