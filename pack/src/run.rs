@@ -17,7 +17,7 @@ pub struct Options {
     #[arg(value_name = "DIR")]
     pub input: Option<PathBuf>,
 
-    /// Compression level of zstd: 1 to 22, below 0 for speed, 0 to store
+    /// Compression level of zstd: 1 to 22 (above 15 with some 100 MB for each core), below 0 for speed, 0 to store
     #[arg(
         short,
         long,

@@ -1,5 +1,8 @@
 //! Reads an image in whatever form it comes, and believes nothing of it until its end was checked.
 
+mod entry;
+mod tap;
+
 use crate::archive::ArchiveSource;
 use crate::check::{Book, End, Place};
 use crate::directory::DirectoryReader;
@@ -10,10 +13,14 @@ use crate::member::{Member, MemberKind};
 use crate::source::{Part, Plain, Source, Zstd};
 use crate::stream;
 use serde::de::DeserializeOwned;
-use std::io::{self, BufRead, Cursor, Read};
+use std::io::{Cursor, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use tap::Whole;
 use xxhash_rust::xxh3::Xxh3;
+
+pub use entry::{Entry, Kind};
+pub use tap::Tap;
 
 /// First bytes of a zstd frame.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -26,7 +33,7 @@ pub struct Reader {
     fast: Xxh3,
     offset: u64,
     book: Book,
-    header: Option<Header>,
+    header: Header,
     /// The first entry's bytes, until a tap was set or the next entry asked for.
     first: Option<Whole>,
     tap: Option<Box<dyn Tap>>,
@@ -52,23 +59,6 @@ pub enum Form {
     Directory,
 }
 
-/// Gets every byte of an image as it is read, and its last entry only when all was found right.
-///
-/// For each entry: its [`start`](Tap::start), its header as frame, its content, its padding as
-/// frame, its [`end`](Tap::end).
-pub trait Tap: Send {
-    /// An entry starts.
-    fn start(&mut self, member: &Member) -> Result<()>;
-    /// Headers and padding.
-    fn frame(&mut self, bytes: &[u8]) -> Result<()>;
-    /// Content of the current entry; a sparse file's map comes first, in one piece.
-    fn content(&mut self, bytes: &[u8]) -> Result<()>;
-    /// The entry that started at `offset` is complete, with `size` bytes of content.
-    fn end(&mut self, path: &str, offset: u64, size: u64) -> Result<()>;
-    /// All was right, and all of it was handed over.
-    fn finish(&mut self) -> Result<()>;
-}
-
 struct Current {
     place: Place,
     member: Member,
@@ -77,19 +67,6 @@ struct Current {
     /// Bytes of content in the stream, a sparse map included.
     content: u64,
     left: u64,
-}
-
-/// What an entry is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// A JSON record: read it with [`Entry::json`].
-    Record,
-    /// Pages of memory; their record is already read and agrees with their size.
-    Pages(Pages),
-    /// Raw bytes.
-    Blob,
-    /// Part of a file tree: [`Entry::member`] says what.
-    Member,
 }
 
 impl Reader {
@@ -142,7 +119,8 @@ impl Reader {
             fast: Xxh3::new(),
             offset: 0,
             book: Book::default(),
-            header: None,
+            // Until `start` has read it.
+            header: Header::new("", "", ""),
             first: None,
             tap: None,
             tap_error: None,
@@ -163,7 +141,7 @@ impl Reader {
         let padding = reader.padding(current.content)?;
         reader.fast.update(&padding);
         reader.source.entry(HEADER, 0, current.content);
-        reader.header = Some(reader.parse_header(&json)?);
+        reader.header = reader.parse_header(&json)?;
         reader.first = Some(Whole {
             member: current.member,
             head: head.raw,
@@ -175,11 +153,7 @@ impl Reader {
 
     /// The image's header.
     pub fn header(&self) -> &Header {
-        // `start` gives no reader without one.
-        static NONE: std::sync::OnceLock<Header> = std::sync::OnceLock::new();
-        self.header
-            .as_ref()
-            .unwrap_or_else(|| NONE.get_or_init(|| Header::new("", "", "")))
+        &self.header
     }
 
     /// Hands every byte of the image to `tap`. To be called before the first [`next`](Reader::next).
@@ -541,24 +515,6 @@ impl Reader {
     }
 }
 
-/// An entry that is small enough to be kept.
-struct Whole {
-    member: Member,
-    head: Vec<u8>,
-    json: Vec<u8>,
-    padding: Vec<u8>,
-}
-
-impl Whole {
-    fn tap(self, path: &str, offset: u64, tap: &mut dyn Tap) -> Result<()> {
-        tap.start(&self.member)?;
-        tap.frame(&self.head)?;
-        tap.content(&self.json)?;
-        tap.frame(&self.padding)?;
-        tap.end(path, offset, self.json.len() as u64)
-    }
-}
-
 struct Head {
     raw: Vec<u8>,
     map: Vec<u8>,
@@ -574,142 +530,5 @@ enum MapError {
 impl From<String> for MapError {
     fn from(what: String) -> MapError {
         MapError::Bad(what)
-    }
-}
-
-/// One entry of an image. What of it is not read is still checked.
-pub struct Entry<'a> {
-    kind: Kind,
-    reader: &'a mut Reader,
-}
-
-impl Entry<'_> {
-    /// Path as text: see [`escape`]. The exact bytes are in [`Entry::member`].
-    pub fn path(&self) -> &str {
-        &self.reader.path
-    }
-
-    /// What it is.
-    pub fn kind(&self) -> &Kind {
-        &self.kind
-    }
-
-    /// What tar says of it.
-    pub fn member(&self) -> Option<&Member> {
-        self.reader.entry.as_ref().map(|current| &current.member)
-    }
-
-    /// Bytes that are still to be read from it.
-    pub fn size(&self) -> u64 {
-        self.reader.entry.as_ref().map_or(0, |current| current.left)
-    }
-
-    /// Byte of the uncompressed image at which its header starts.
-    pub fn offset(&self) -> u64 {
-        self.reader
-            .entry
-            .as_ref()
-            .map_or(0, |current| current.offset)
-    }
-
-    /// Byte of the uncompressed image at which its content starts, after a sparse file's map.
-    pub fn content_offset(&self) -> u64 {
-        self.reader
-            .entry
-            .as_ref()
-            .map_or(0, |current| current.content_offset)
-    }
-
-    /// The record it is.
-    pub fn json<T: DeserializeOwned>(&mut self) -> Result<T> {
-        if self.kind != Kind::Record {
-            return Err(self.damaged("it is not a record"));
-        }
-        self.reader.record()
-    }
-
-    /// The error for an entry that does not make sense: exit code 3, with its name and place.
-    pub fn damaged(&self, what: impl Into<String>) -> Error {
-        self.reader.damaged_at(self.offset(), what)
-    }
-}
-
-impl Read for Entry<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let reader = &mut *self.reader;
-        let Some(current) = &mut reader.entry else {
-            return Ok(0);
-        };
-        let most = usize::try_from(current.left)
-            .unwrap_or(usize::MAX)
-            .min(buf.len());
-        let Some(buf) = buf.get_mut(..most).filter(|buf| !buf.is_empty()) else {
-            return Ok(0);
-        };
-        let len = reader.source.read(buf);
-        let len = match len {
-            Ok(0) => return Err(into_io(reader.truncated())),
-            Ok(len) => len,
-            Err(fault) => return Err(into_io(reader.fault(fault))),
-        };
-        current.left -= len as u64;
-        reader.offset += len as u64;
-        let bytes = buf.get(..len).unwrap_or_default();
-        reader.account(bytes, Part::Content).map_err(into_io)?;
-        Ok(len)
-    }
-}
-
-/// The bytes as they lie in memory, without a copy: for pages on their way into a process.
-impl BufRead for Entry<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let most = usize::try_from(self.size()).unwrap_or(usize::MAX);
-        if most == 0 {
-            return Ok(&[]);
-        }
-        match self.reader.source.fill() {
-            Ok([]) => (),
-            Err(fault) => return Err(into_io(self.reader.fault(fault))),
-            // Asked again because of what the borrow checker does not see: the bytes are there.
-            Ok(_) => {
-                let filled = self
-                    .reader
-                    .source
-                    .fill()
-                    .map_err(|_| io::ErrorKind::Other)?;
-                return Ok(filled.get(..most.min(filled.len())).unwrap_or_default());
-            }
-        }
-        Err(into_io(self.reader.truncated()))
-    }
-
-    fn consume(&mut self, len: usize) {
-        let reader = &mut *self.reader;
-        let Some(current) = &mut reader.entry else {
-            return;
-        };
-        // `fill_buf` was called before and has the bytes; none are lost if it was not.
-        let Ok(filled) = reader.source.fill() else {
-            return;
-        };
-        let most = usize::try_from(current.left).unwrap_or(usize::MAX);
-        let len = len.min(filled.len()).min(most);
-        let bytes = filled.get(..len).unwrap_or_default();
-        reader.fast.update(bytes);
-        if let Some(tap) = &mut reader.tap
-            && let Err(error) = tap.content(bytes)
-        {
-            reader.tap_error.get_or_insert(error);
-        }
-        reader.source.consume(len, Part::Content);
-        current.left -= len as u64;
-        reader.offset += len as u64;
-    }
-}
-
-fn into_io(error: Error) -> io::Error {
-    match error {
-        Error::Read(error) => error,
-        error => io::Error::other(error),
     }
 }

@@ -4,7 +4,7 @@ mod sample;
 
 use image::{ArchiveWriter, Compression, CopyWriter, Error, Pages, Range, Reader, Space, Writer};
 use sample::{Shared, header, read_all, sample};
-use std::io::{Cursor, Read, Write};
+use std::io::{BufRead, Cursor, Read, Write};
 use std::process::{Command, Stdio};
 
 fn pack(image: &[u8], level: i32) -> Vec<u8> {
@@ -210,4 +210,28 @@ fn a_reader_that_is_dropped_half_way_leaves_no_deadlock() {
     let mut entry = reader.next().unwrap().unwrap();
     entry.read_exact(&mut [0; 100]).unwrap();
     drop(reader);
+}
+
+#[test]
+fn content_is_read_in_place_and_checked_all_the_same() {
+    for bytes in [large(), pack(&large(), 1), pack(&small(b"abc"), 1)] {
+        let (mut reader, mut read) = (Reader::open(Cursor::new(bytes)).unwrap(), 0);
+        let copy = Shared::default();
+        let tap = CopyWriter::new(copy.clone());
+        reader.set_tap(Box::new(tap)).unwrap();
+        while let Some(mut entry) = reader.next().unwrap() {
+            loop {
+                let len = entry.fill_buf().unwrap().len();
+                // Past the end, too: that is no reason to go on to the next entry.
+                entry.consume(len);
+                if len == 0 {
+                    break;
+                }
+                read += len;
+            }
+            entry.consume(1);
+        }
+        assert!(read > 0);
+        read_all(&copy.bytes(), None).unwrap();
+    }
 }
