@@ -3,38 +3,37 @@
 use crate::{Error, Result};
 use image::bytes::Bytes;
 use image::sockets::options::{Options, Setting, Value};
+use kernel::socket;
 use kernel::socket::option::{self, KNOWN, When};
-use kernel::socket::{self};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd, BorrowedFd};
+
+type Values = HashMap<&'static str, option::Value>;
 
 /// What options a fresh socket has, by family, type and protocol. To be asked in the container's network namespace, whose
 /// sysctls choose defaults.
 #[derive(Debug, Default)]
 pub struct Fresh {
-    known: HashMap<(i32, i32, i32), HashMap<&'static str, option::Value>>,
+    known: HashMap<(i32, i32, i32), Values>,
 }
 
 impl Fresh {
-    fn of(
-        &mut self,
-        network: kernel::Pid,
-        kind: (i32, i32, i32),
-    ) -> Result<&HashMap<&'static str, option::Value>> {
-        if !self.known.contains_key(&kind) {
-            let values = kernel::within(network, &[kernel::Namespace::Net], || {
-                let socket = socket::create(kind.0, kind.1, kind.2)?;
-                Ok::<_, kernel::Error>(
-                    KNOWN
-                        .iter()
-                        .filter_map(|known| Some((known.name, known.read(socket.as_fd())?)))
-                        .collect(),
-                )
-            })??;
-            self.known.insert(kind, values);
+    fn of(&mut self, network: kernel::Pid, kind: (i32, i32, i32)) -> Result<&Values> {
+        match self.known.entry(kind) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unknown) => Ok(unknown.insert(defaults(network, kind)?)),
         }
-        Ok(&self.known[&kind])
     }
+}
+
+fn defaults(network: kernel::Pid, kind: (i32, i32, i32)) -> Result<Values> {
+    let read = || {
+        let socket = socket::create(kind.0, kind.1, kind.2)?;
+        let read = |known: &option::Known| Some((known.name, known.read(socket.as_fd())?));
+        Ok(KNOWN.iter().filter_map(read).collect())
+    };
+    Ok(kernel::within(network, &[kernel::Namespace::Net], read).flatten()?)
 }
 
 const SEND_BUFFER: &str = "SO_SNDBUF";

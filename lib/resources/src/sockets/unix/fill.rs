@@ -79,7 +79,7 @@ impl Fill<'_> {
             return Ok(());
         }
         if let Some(peer) = self.made.closed.get(&unix.inode) {
-            return self.from_peer(peer.as_fd(), &unix.queue);
+            return self.by_peer(peer.as_fd(), &unix.queue);
         }
         match &unix.state {
             State::Connected { peer }
@@ -89,16 +89,16 @@ impl Fill<'_> {
                     .by_inode
                     .get(peer)
                     .ok_or_else(|| missing(unix.inode, *peer))?;
-                self.from_peer(self.file(*id)?, &unix.queue)
+                self.by_peer(self.file(*id)?, &unix.queue)
             }
-            _ if unix.kind == Kind::Dgram => self.from_anybody(unix),
+            _ if unix.kind == Kind::Dgram => self.by_senders(unix),
             _ => Err(refused(
                 "the image has bytes to be read from a unix socket that is not connected".into(),
             )),
         }
     }
 
-    fn from_peer(&self, peer: BorrowedFd, queue: &[Message]) -> Result<()> {
+    fn by_peer(&self, peer: BorrowedFd, queue: &[Message]) -> Result<()> {
         let roomy = Roomy::make(peer)?;
         for message in queue {
             self.send(peer, message, None)?;
@@ -107,7 +107,7 @@ impl Fill<'_> {
     }
 
     /// Datagrams come from whoever has the sender's name: a socket of the container, or one made for the purpose.
-    fn from_anybody(&self, unix: &Unix) -> Result<()> {
+    fn by_senders(&self, unix: &Unix) -> Result<()> {
         let Some(name) = &unix.name else {
             return Err(refused(
                 "the image has datagrams for a unix socket that has no name and no peer".into(),
