@@ -1,0 +1,127 @@
+//! TCP sockets: a service with its options, and what a server keeps for a moment after it has answered: connections that
+//! the client has closed, that both have closed, and one thrown away.
+#![forbid(unsafe_code)]
+
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+use subject::Stage;
+
+const AT: &str = "127.0.0.1:18230";
+
+fn connection(service: &TcpListener) -> (TcpStream, TcpStream) {
+    let client = TcpStream::connect(AT).expect("connect");
+    let (server, _) = service.accept().expect("accept");
+    for end in [&client, &server] {
+        end.set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("SO_RCVTIMEO");
+    }
+    (client, server)
+}
+
+fn settle() {
+    // The last segments of a connection that ends: they cross the loopback interface at once.
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+fn main() -> ExitCode {
+    let mut stage = Stage::enter();
+    let service = TcpListener::bind(AT).expect("bind");
+    setsockopt(&service, sockopt::KeepAlive, &true).expect("SO_KEEPALIVE");
+    setsockopt(&service, sockopt::TcpKeepIdle, &77).expect("TCP_KEEPIDLE");
+    let dual = TcpListener::bind("[::]:18231").expect("bind");
+
+    let (mut client, mut left) = connection(&service);
+    client.write_all(b"last words").expect("write");
+    drop(client);
+
+    let (mut client, mut both) = connection(&service);
+    client.write_all(b"thanks").expect("write");
+    both.shutdown(Shutdown::Write).expect("shutdown");
+    drop(client);
+
+    let (client, mut thrown) = connection(&service);
+    setsockopt(
+        &client,
+        sockopt::Linger,
+        &libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        },
+    )
+    .expect("SO_LINGER");
+    drop(client);
+
+    let (mut asking, mut answering) = connection(&service);
+    asking.write_all(b"more").expect("write");
+    drop(asking);
+    answering.set_nodelay(true).expect("TCP_NODELAY");
+    settle();
+
+    stage.wait();
+
+    stage.same(
+        "the address",
+        AT,
+        service.local_addr().expect("a name").to_string().as_str(),
+    );
+    stage.same(
+        "SO_KEEPALIVE",
+        Ok(true),
+        getsockopt(&service, sockopt::KeepAlive),
+    );
+    stage.same(
+        "TCP_KEEPIDLE",
+        Ok(77),
+        getsockopt(&service, sockopt::TcpKeepIdle),
+    );
+    stage.same(
+        "TCP_NODELAY",
+        true,
+        answering.nodelay().expect("TCP_NODELAY"),
+    );
+
+    let mut text = String::new();
+    stage.holds(
+        "the end of the client's",
+        left.read_to_string(&mut text).is_ok(),
+    );
+    stage.same("what it said", "last words", text.as_str());
+    text.clear();
+    stage.holds("the end of both", both.read_to_string(&mut text).is_ok());
+    stage.same("what was said", "thanks", text.as_str());
+    let broken = both.write(b"x").map_err(|e| e.kind());
+    stage.same("writing there", Err(ErrorKind::BrokenPipe), broken);
+    let reset = thrown.read(&mut [0]).map_err(|e| e.kind());
+    stage.same(
+        "the one thrown away",
+        Err(ErrorKind::ConnectionReset),
+        reset,
+    );
+    stage.same(
+        "what is left in a queue",
+        Ok(4),
+        answering.read(&mut [0; 9]).map_err(|e| e.kind()),
+    );
+    stage.same(
+        "its end",
+        Ok(0),
+        answering.read(&mut [0; 9]).map_err(|e| e.kind()),
+    );
+
+    for (listener, at) in [
+        (&service, AT),
+        (&dual, "127.0.0.1:18231"),
+        (&dual, "[::1]:18231"),
+    ] {
+        let served = TcpStream::connect(at).and_then(|mut client| {
+            let (mut server, _) = listener.accept()?;
+            client.write_all(b"ping")?;
+            server.read_exact(&mut [0; 4])
+        });
+        stage.holds(&format!("serving at {at}"), served.is_ok());
+    }
+    stage.leave()
+}
