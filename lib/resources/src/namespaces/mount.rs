@@ -204,6 +204,15 @@ fn on_host(mount: &mountinfo::Mount, host: &[mountinfo::Mount]) -> Option<PathBu
         .min_by_key(|p| p.as_os_str().len())
 }
 
+/// Whether the root file system of a process is one that was made for an image's.
+pub fn is_kept(pid: Pid) -> Result<bool> {
+    let mounts = mountinfo::read(pid)?;
+    let root = mounts.iter().rev().find(|m| m.mountpoint == b"/");
+    let host = mountinfo::read_own()?;
+    let place = root.and_then(|root| on_host(root, &host));
+    Ok(place.is_some_and(|place| place.starts_with(KEPT)))
+}
+
 fn root_of(
     mount: &mountinfo::Mount,
     of_host: bool,

@@ -1,9 +1,10 @@
 //! Giving trees back: each member made beneath its tree's root, through no link and into no other mount.
 
 use super::{failed, link, top, trees};
+use crate::namespaces::mount;
 use crate::{Error, Result};
 use image::container::Container;
-use image::rootfs::Tree;
+use image::rootfs::{Rootfs, Tree};
 use image::{Member, MemberKind};
 use kernel::Pid;
 use kernel::beneath::{self, Way};
@@ -24,6 +25,8 @@ const CHUNK: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Pour {
     trees: Vec<(Tree, OwnedFd)>,
+    /// Not poured at all.
+    skip: Option<Tree>,
     /// The directory members were last made in: of which tree, its path, and the directory.
     parent: Option<(Tree, PathBuf, OwnedFd)>,
     /// Directories whose members still come, and the times they get after that.
@@ -32,13 +35,16 @@ pub struct Pour {
 }
 
 impl Pour {
-    /// For the vessel whose first process this is.
+    /// For the vessel whose first process this is. A root file system that travels goes only into a directory that was
+    /// made for it; where the user has named another (`--rootfs`), that one is left as it is.
     pub fn new(pid: Pid, container: &Container) -> Result<Self> {
         let trees = trees(container)
             .into_iter()
             .map(|(tree, place)| Ok((tree, top(pid, &place)?)))
             .collect::<Result<_>>()?;
+        let named = container.rootfs == Rootfs::Travels && !mount::is_kept(pid)?;
         Ok(Pour {
+            skip: named.then_some(Tree::Root),
             trees,
             parent: None,
             open: Vec::new(),
@@ -50,6 +56,9 @@ impl Pour {
     pub fn member(&mut self, member: &Member, content: &mut dyn Read) -> Result<()> {
         let (tree, path) = place(&member.path)
             .ok_or_else(|| refused(member, "it belongs to no tree of the container's"))?;
+        if self.skip == Some(tree) {
+            return Ok(());
+        }
         let path = path.to_path_buf();
         self.leave(tree, &path)?;
         let times = [TimeSpec::new(member.mtime, member.mtime_ns.into()); 2];

@@ -33,6 +33,7 @@ pub mod registry;
 
 pub use inside::init;
 
+use keeper::Keeper;
 use plan::{Link, Plan, plan};
 use registry::{Entry, NETNS, Process};
 
@@ -75,7 +76,7 @@ pub struct Vessel {
     registers: Option<Registers>,
     is_init: bool,
     socket: OwnedFd,
-    keeper: Option<PidFd>,
+    keeper: Option<Keeper>,
     entry: Option<Entry>,
     mounts: Option<Mounts>,
     own_root: bool,
@@ -97,14 +98,14 @@ pub fn make(container: &Container, options: &Options) -> Result<Vessel> {
         &name,
         Path::new(mount::KEPT).join(&name),
     )?;
-    let mut warnings = Vec::new();
     let mut making = Making::default();
     let place = if plan.registered() {
-        making.reserve(&plan, id, &options.archive, &mut warnings)?
+        making.keeper = Some(Keeper::start(&name)?);
+        making.reserve(&plan, id, &options.archive)?
     } else {
         None
     };
-    let mut vessel = making.launch(&plan, warnings)?;
+    let mut vessel = making.launch(&plan)?;
     vessel.connect(&plan, place.as_ref())?;
     vessel.stop()?;
     if let Link::Bridge { .. } = plan.link
@@ -120,92 +121,74 @@ pub fn make(container: &Container, options: &Options) -> Result<Vessel> {
     Ok(vessel)
 }
 
-/// What has been made while there is no process yet.
+/// What has been made while there is no process yet. Each thing is in the registry before it is made, so that the keeper
+/// knows of it whenever we die.
 #[derive(Default)]
 struct Making {
+    keeper: Option<Keeper>,
     entry: Option<Entry>,
+    warnings: Vec<String>,
 }
 
 impl Making {
     /// Enters the name into the registry, with an address, a directory and a cgroup.
-    fn reserve(
-        &mut self,
-        plan: &Plan,
-        id: String,
-        archive: &str,
-        warnings: &mut Vec<String>,
-    ) -> Result<Option<bridge::Place>> {
+    fn reserve(&mut self, plan: &Plan, id: String, archive: &str) -> Result<Option<bridge::Place>> {
+        let Some(keeper) = &self.keeper else {
+            return Ok(None);
+        };
         let lock = registry::lock()?;
         let entries = registry::list(&lock)?;
         registry::check_free(&entries, &plan.name)?;
-        let own_network = plan.kinds.contains(&Kind::Network);
-        if own_network && Path::new(NETNS).join(&plan.name).exists() {
+        let netns = plan.kinds.contains(&Kind::Network);
+        if netns && Path::new(NETNS).join(&plan.name).exists() {
             return Err(Error::Name(format!(
                 "the name {:?} is taken by a network namespace (ip netns); choose another",
                 plan.name
             )));
         }
-        let mut entry = Entry {
+        let entry = self.entry.insert(Entry {
             name: plan.name.clone(),
             id,
             first: None,
+            pid: None,
             root: None,
             init: plan.init,
-            maker: Process::of(std::process::id() as kernel::Pid)?,
-            keeper: None,
+            keeper: keeper.process()?,
             addresses: Vec::new(),
             link: None,
-            netns: false,
-            cgroup: None,
-            directory: None,
+            netns,
+            netns_dir: netns && !Path::new(NETNS).exists(),
+            cgroup: cgroup::place(&plan.name),
+            directory: plan
+                .travels
+                .then(|| Path::new(mount::KEPT).join(&plan.name)),
             archive: archive.to_string(),
             created: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs()),
+        });
+        registry::write(entry)?;
+        if netns {
+            directory(Path::new(NETNS))?;
+        }
+        if let Some(path) = &entry.directory {
+            // No container of this name is alive, or it would be taken: what lies there is a leftover.
+            let _ = fs::remove_dir_all(path);
+            directory(path)?;
+        }
+        let Link::Bridge { wanted, .. } = &plan.link else {
+            return Ok(None);
         };
-        registry::write(&entry)?;
-        self.entry = Some(entry.clone());
-        let mut place = None;
-        if let Link::Bridge { wanted, .. } = &plan.link {
-            let found = bridge::place(&lock, &entries, *wanted, warnings)?;
-            entry.addresses = vec![found.address.into()];
-            entry.link = Some(found.link.clone());
-            place = Some(found);
-        }
-        if plan.travels {
-            let directory = Path::new(mount::KEPT).join(&plan.name);
-            if directory.exists() {
-                // A container of this name was not cleaned up after: none is alive, or its name would be taken.
-                let _ = fs::remove_dir_all(&directory);
-            }
-            let made = DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(&directory);
-            made.map_err(|e| kernel::Error::io(format!("make {}", directory.display()), &e))?;
-            entry.directory = Some(directory);
-        }
-        entry.netns = own_network;
-        registry::write(&entry)?;
-        self.entry = Some(entry);
-        Ok(place)
+        let place = bridge::place(&lock, &entries, *wanted, &mut self.warnings)?;
+        entry.addresses = vec![place.address.into()];
+        entry.link = Some(place.link.clone());
+        registry::write(entry)?;
+        Ok(Some(place))
     }
 
-    /// Forks the first process and its keeper.
-    fn launch(mut self, plan: &Plan, warnings: Vec<String>) -> Result<Vessel> {
-        let cgroup = plan
-            .registered()
-            .then(|| cgroup::make(&plan.name))
-            .flatten();
-        if let (Some(entry), Some((path, _))) = (&mut self.entry, &cgroup) {
-            entry.cgroup = Some(path.clone());
-            registry::write(entry)?;
-        }
-        let (socket, theirs) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .map_err(|e| kernel::Error::errno("socketpair", e as i32))?;
+    /// Forks the first process.
+    fn launch(mut self, plan: &Plan) -> Result<Vessel> {
+        let path = self.entry.as_ref().and_then(|entry| entry.cgroup.as_ref());
+        let cgroup = path.and_then(|path| cgroup::make(path));
+        let (socket, theirs) = pair()?;
         let clocks = plan
             .clocks
             .map(|clocks| time::restore(time::offsets(clocks)?));
@@ -213,34 +196,32 @@ impl Making {
         let birth = Birth {
             kinds: plan.kinds.clone(),
             pids: plan.host_pid.into_iter().collect(),
-            cgroup: cgroup.as_ref().map(|(_, dir)| dir.as_fd()),
+            cgroup: cgroup.as_ref().map(|dir| dir.as_fd()),
         };
         let pidfd = match born(&birth, plan.host_pid)? {
             Forked::Child => inside::live(plan, theirs),
             Forked::Parent(pidfd) => pidfd,
         };
         drop((clocks, theirs));
-        let pid = pidfd.pid();
         let mut vessel = Vessel {
             first: None,
-            pid,
+            pid: pidfd.pid(),
+            pidfd,
             registers: None,
             is_init: plan.init,
             socket,
-            keeper: None,
+            keeper: self.keeper.take(),
             entry: self.entry.take(),
             mounts: plan.mounts.clone(),
             own_root: plan.rootfs.is_some(),
             changed: Vec::new(),
-            warnings,
+            warnings: std::mem::take(&mut self.warnings),
             released: false,
-            pidfd,
         };
-        if let Some(entry) = &mut vessel.entry {
-            entry.first = Some(Process::of(pid)?);
-            let keeper = keeper::start(&entry.name, &vessel.pidfd)?;
-            entry.keeper = Some(Process::of(keeper.pid())?);
-            vessel.keeper = Some(keeper);
+        if let (Some(entry), Some(keeper)) = (&mut vessel.entry, &vessel.keeper) {
+            let first = Process::of(vessel.pid)?;
+            entry.first = Some(first);
+            keeper.watch(&first)?;
             registry::write(entry)?;
         }
         Ok(vessel)
@@ -249,11 +230,20 @@ impl Making {
 
 impl Drop for Making {
     fn drop(&mut self) {
-        if let Some(entry) = &self.entry
-            && let Ok(lock) = registry::lock()
-        {
-            keeper::clean(&lock, entry);
-        }
+        undo(&mut self.keeper, &self.entry);
+    }
+}
+
+/// Has the keeper take everything away; where it cannot, does so itself.
+fn undo(keeper: &mut Option<Keeper>, entry: &Option<Entry>) {
+    if let Some(mut keeper) = keeper.take() {
+        keeper.finish();
+    }
+    if let Some(entry) = entry
+        && registry::read(&entry.name).is_some_and(|now| now.id == entry.id)
+        && let Ok(lock) = registry::lock()
+    {
+        keeper::clean(&lock, entry);
     }
 }
 
@@ -379,8 +369,13 @@ impl Vessel {
     /// its tree; `init` the first process where it is an init of ours, which goes on from where it was stopped.
     pub fn release(mut self, root: kernel::Pid, init: Option<Stub>) -> Result<()> {
         if let Some(entry) = &mut self.entry {
-            entry.root = Some(Process::of(root)?);
             let _lock = registry::lock()?;
+            // Another that ended may have left us its duty meanwhile.
+            if let Some(now) = registry::read(&entry.name) {
+                entry.netns_dir = now.netns_dir;
+            }
+            entry.pid = Some(root);
+            entry.root = Some(Process::of(root)?);
             registry::write(entry)?;
         }
         let first = match init {
@@ -410,16 +405,7 @@ impl Drop for Vessel {
         }
         let _ = self.pidfd.signal(Signal::SIGKILL as i32);
         reap(self.pid);
-        if let Some(keeper) = &self.keeper {
-            finish(keeper);
-        }
-        // Where the keeper could not: the same once more.
-        if let Some(entry) = &self.entry
-            && let Ok(lock) = registry::lock()
-            && registry::read(&entry.name).is_some_and(|now| now.id == entry.id)
-        {
-            keeper::clean(&lock, entry);
-        }
+        undo(&mut self.keeper, &self.entry);
     }
 }
 
@@ -454,27 +440,11 @@ pub fn wait(pid: kernel::Pid) -> Result<i32> {
     }
 }
 
-/// Gives the keeper time for its work.
-fn finish(keeper: &PidFd) {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let mut fds = [PollFd::new(keeper.as_fd(), PollFlags::POLLIN)];
-    let _ = poll(&mut fds, PollTimeout::from(5000u16));
-    let _ = waitpid(
-        nix::unistd::Pid::from_raw(keeper.pid()),
-        Some(WaitPidFlag::WNOHANG),
-    );
-}
-
 /// Binds the network namespace where `ip netns` looks for it.
 fn bind_netns(name: &str, pid: kernel::Pid) -> Result<()> {
-    let fail = |what: &str, e: std::io::Error| Error::from(kernel::Error::io(what, &e));
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(NETNS)
-        .map_err(|e| fail(NETNS, e))?;
     let path = Path::new(NETNS).join(name);
-    fs::File::create_new(&path).map_err(|e| fail(&format!("make {}", path.display()), e))?;
+    fs::File::create_new(&path)
+        .map_err(|e| kernel::Error::io(format!("make {}", path.display()), &e))?;
     let from = format!("/proc/{pid}/ns/net");
     let none = None::<&str>;
     nix::mount::mount(
@@ -486,6 +456,18 @@ fn bind_netns(name: &str, pid: kernel::Pid) -> Result<()> {
     )
     .map_err(|e| kernel::Error::errno(format!("bind {from} to {}", path.display()), e as i32))?;
     Ok(())
+}
+
+fn directory(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
+    Ok(made.map_err(|e| kernel::Error::io(format!("make {}", path.display()), &e))?)
+}
+
+/// Two ends of a line: the death of one is heard at the other.
+fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
+    let made = socketpair(AddressFamily::Unix, kind, None, flags);
+    Ok(made.map_err(|e| kernel::Error::errno("socketpair", e as i32))?)
 }
 
 fn random_id() -> Result<String> {

@@ -176,12 +176,7 @@ fn rootfs(
     options: &Options,
     kept: PathBuf,
 ) -> Result<(Option<PathBuf>, bool)> {
-    if container.rootfs == Rootfs::Travels {
-        if options.rootfs.is_some() {
-            return Err(Error::Refused(
-                "--rootfs for an image that brings its own root file system; leave it out".into(),
-            ));
-        }
+    if container.rootfs == Rootfs::Travels && options.rootfs.is_none() {
         return Ok((Some(kept), true));
     }
     let (directory, remedy) = match (&options.rootfs, &container.rootfs) {

@@ -26,20 +26,22 @@ pub struct Entry {
     pub id: String,
     /// Process 1, or the root of its tree where it has no pid namespace of its own; absent while it is being made.
     pub first: Option<Process>,
-    /// The root of its process tree; absent while it is being made.
+    /// The root of its process tree, in the host's pid namespace; absent while it is being made.
+    pub pid: Option<kernel::Pid>,
+    /// The same, with its start.
     pub root: Option<Process>,
     /// Process 1 is an init of ours, no part of the container.
     pub init: bool,
-    /// Who makes it.
-    pub maker: Process,
     /// Who takes it all away when process 1 is gone.
-    pub keeper: Option<Process>,
+    pub keeper: Process,
     /// Its addresses on our bridge.
     pub addresses: Vec<IpAddr>,
     /// Our end of its link.
     pub link: Option<String>,
     /// Its network namespace is bound at `/run/netns/NAME`.
     pub netns: bool,
+    /// The directory `/run/netns` was made for it, or for one before it: it goes with the last.
+    pub netns_dir: bool,
     /// Its cgroup in the unified hierarchy.
     pub cgroup: Option<PathBuf>,
     /// The directory with its root file system, where that came with the image.
@@ -74,17 +76,14 @@ impl Process {
 }
 
 impl Entry {
+    /// `NAME.json` once it runs; under another name before, so that who looks for the first finds what is ready.
     fn path(&self) -> PathBuf {
-        path(&self.name)
+        path(&self.name, self.root.is_some())
     }
 
     /// Whether somebody still stands for it.
     fn lives(&self) -> bool {
-        let alive = |p: &Option<Process>| p.is_some_and(|p| p.lives());
-        match self.first {
-            Some(_) => alive(&self.first) || alive(&self.keeper),
-            None => self.maker.lives(),
-        }
+        self.keeper.lives() || self.first.is_some_and(|first| first.lives())
     }
 }
 
@@ -127,8 +126,9 @@ fn failed(what: &str, error: &std::io::Error) -> Error {
     kernel::Error::io(what, error).into()
 }
 
-fn path(name: &str) -> PathBuf {
-    Path::new(DIR).join(format!("{name}.json"))
+fn path(name: &str, runs: bool) -> PathBuf {
+    let ending = if runs { "json" } else { "making" };
+    Path::new(DIR).join(format!("{name}.{ending}"))
 }
 
 /// A name that is fit to be one of a file, a network namespace and a cgroup.
@@ -183,7 +183,9 @@ pub(super) fn read_all() -> Result<Vec<Entry>> {
     };
     for file in files.flatten() {
         let path = file.path();
-        if path.extension().is_some_and(|e| e == "json")
+        if path
+            .extension()
+            .is_some_and(|e| e == "json" || e == "making")
             && let Ok(text) = fs::read(&path)
             && let Ok(entry) = serde_json::from_slice::<Entry>(&text)
             && entry.path() == path
@@ -197,8 +199,8 @@ pub(super) fn read_all() -> Result<Vec<Entry>> {
 
 /// The entry on file, whether it lives or not.
 pub(super) fn read(name: &str) -> Option<Entry> {
-    let text = fs::read(path(name)).ok()?;
-    serde_json::from_slice(&text).ok()
+    let read = |runs| serde_json::from_slice(&fs::read(path(name, runs)).ok()?).ok();
+    read(true).or_else(|| read(false))
 }
 
 /// Refuses a name that is taken.
@@ -214,7 +216,7 @@ pub(super) fn check_free(entries: &[Entry], name: &str) -> Result<()> {
 /// Writes an entry, whole or not at all.
 pub(super) fn write(entry: &Entry) -> Result<()> {
     let path = entry.path();
-    let new = path.with_extension("new");
+    let new = Path::new(DIR).join(format!("{}.new", entry.name));
     let mut text = serde_json::to_vec_pretty(entry).map_err(|e| Error::Refused(e.to_string()))?;
     text.push(b'\n');
     let done = fs::File::options()
@@ -225,12 +227,18 @@ pub(super) fn write(entry: &Entry) -> Result<()> {
         .open(&new)
         .and_then(|mut file| file.write_all(&text))
         .and_then(|()| fs::rename(&new, &path));
-    done.map_err(|e| failed(&format!("write {}", path.display()), &e))
+    done.map_err(|e| failed(&format!("write {}", path.display()), &e))?;
+    if entry.root.is_some() {
+        let _ = fs::remove_file(self::path(&entry.name, false));
+    }
+    Ok(())
 }
 
-/// Takes an entry off.
+/// Takes an entry off, and what a half-written one left.
 pub(super) fn remove(entry: &Entry) {
-    let _ = fs::remove_file(entry.path());
+    for ending in ["json", "making", "new"] {
+        let _ = fs::remove_file(Path::new(DIR).join(format!("{}.{ending}", entry.name)));
+    }
 }
 
 #[cfg(test)]
