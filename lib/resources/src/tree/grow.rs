@@ -20,7 +20,7 @@ pub struct Grown {
 }
 
 /// How long a pid may stay taken by a process that has just ended and waits to be reaped.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Grows `tree` from its first process: the root itself, or our own init.
 pub fn grow(tree: &Tree, first: Stub, first_is_root: bool) -> Result<Grown> {

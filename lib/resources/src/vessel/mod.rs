@@ -249,7 +249,7 @@ fn undo(keeper: &mut Option<Keeper>, entry: &Option<Entry>) {
 
 /// Forks; a pid of choice may for a moment be held by a process that has just ended.
 fn born(birth: &Birth, wanted: Option<kernel::Pid>) -> Result<Forked> {
-    let patience = Instant::now() + Duration::from_millis(1500);
+    let patience = Instant::now() + Duration::from_secs(5);
     loop {
         match (fork(birth), wanted) {
             (Err(e), Some(pid)) if e.raw() == Some(Errno::EEXIST as i32) => {
