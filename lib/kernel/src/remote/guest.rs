@@ -6,8 +6,11 @@
 use super::{Call, Caller};
 use crate::arch::{self, Registers};
 use crate::ptrace::{Event, Running, Stopped};
-use crate::{Error, Pid, Result, proc::Proc, vm};
+use crate::{Error, Pid, Result, proc::maps, vm};
+use memchr::memmem;
 
+/// Readable and executable.
+const CODE: u8 = (libc::PROT_READ | libc::PROT_EXEC) as u8;
 /// Memory for the caller's use, below the frame.
 const SCRATCH: u64 = 4096;
 /// How far below the deepest known use of the main stack our memory must end.
@@ -40,60 +43,36 @@ impl Gates {
     /// Looks for the code in a process's executable areas. `None` where the program has none: then it cannot be
     /// asked without risk, and is not.
     pub fn find(pid: Pid) -> Result<Option<Self>> {
-        let maps = Proc::process(pid).text("maps")?;
-        let (mut call, mut sigreturn, mut stack) = (None, None, None);
+        let mut areas = maps::read(pid)?;
+        let stack = areas.iter().find(|area| area.name == b"[stack]");
+        let Some(stack) = stack.map(|area| (area.start, area.end)) else {
+            return Ok(None);
+        };
+        // Code that stays: of a file, readable, and not the vDSO, whose calls do not return cleanly. A C library
+        // first: it has both, and is small beside what some programs bring.
+        areas.retain(|area| area.prot & CODE == CODE && area.name.starts_with(b"/"));
+        areas.sort_by_key(|area| memmem::find(&area.name, b"/libc").is_none());
+        let (mut call, mut sigreturn) = (None, None);
         let mut bytes = Vec::new();
-        for line in maps.lines() {
-            let mut words = line.split_whitespace();
-            let (Some(range), Some(access)) = (words.next(), words.next()) else {
-                continue;
-            };
-            let Some((start, end)) = range.split_once('-').and_then(|(s, e)| {
-                Some((
-                    u64::from_str_radix(s, 16).ok()?,
-                    u64::from_str_radix(e, 16).ok()?,
-                ))
-            }) else {
-                continue;
-            };
-            if line.ends_with("[stack]") {
-                stack = Some((start, end));
-            }
-            // Code that stays: of a file, readable, and not the vDSO, whose calls do not return cleanly.
-            let of_file = line.contains('/') && !line.ends_with(']');
-            if !access.starts_with("r-x") || !of_file || (call.is_some() && sigreturn.is_some()) {
-                continue;
-            }
-            let len = (end - start).min(64 << 20) as usize;
+        for area in areas {
+            let len = (area.end - area.start).min(64 << 20) as usize;
             bytes.resize(len, 0);
-            if vm::read(pid, start, &mut bytes).is_err() {
+            if vm::read(pid, area.start, &mut bytes).is_err() {
                 continue; // beyond the end of a file that was truncated
             }
-            let find = |code: &[u8]| find_bytes(&bytes, code).map(|at| start + at as u64);
+            let find = |code: &[u8]| memmem::find(&bytes, code).map(|at| area.start + at as u64);
             call = call.or_else(|| find(arch::SYSCALL_RET));
             sigreturn = sigreturn.or_else(|| arch::SIGRETURN.into_iter().find_map(find));
+            if let (Some(call), Some(sigreturn)) = (call, sigreturn) {
+                return Ok(Some(Gates {
+                    call,
+                    sigreturn,
+                    stack,
+                }));
+            }
         }
-        Ok(match (call, sigreturn, stack) {
-            (Some(call), Some(sigreturn), Some(stack)) => Some(Gates {
-                call,
-                sigreturn,
-                stack,
-            }),
-            _ => None,
-        })
+        Ok(None)
     }
-}
-
-fn find_bytes(hay: &[u8], needle: &[u8]) -> Option<usize> {
-    let first = *needle.first()?;
-    let mut from = 0;
-    while let Some(at) = hay.get(from..)?.iter().position(|b| *b == first) {
-        if hay.get(from + at..)?.starts_with(needle) {
-            return Some(from + at);
-        }
-        from += at + 1;
-    }
-    None
 }
 
 impl Guest {
