@@ -3,5 +3,8 @@
 
 pub mod area;
 pub mod child;
+pub mod seccomp;
+pub mod signal;
+pub mod vector;
 
 pub use area::Area;
