@@ -28,6 +28,7 @@ pub mod rtnetlink;
 pub mod sched;
 pub mod sock_diag;
 pub mod socket;
+pub mod userfault;
 pub mod vm;
 pub mod within;
 pub mod xattr;

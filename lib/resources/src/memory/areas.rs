@@ -1,5 +1,6 @@
 //! Areas: taken from `/proc/PID/smaps`, mapped again by calls in the process being rebuilt.
 
+use super::huge;
 use super::mapped::{self, Files, Mapped, Sight};
 use super::shared::Inodes;
 
@@ -176,28 +177,34 @@ pub fn map(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
         .collect();
     plant(&mut process.leader, &process.pidfd, &plants)?;
     let numbers: HashMap<Key, RawFd> = opened.iter().map(|(key, _)| *key).zip(first..).collect();
-    let (mut calls, mut what) = (Vec::new(), Vec::new());
-    for area in &space.areas {
-        let before = calls.len();
+    let mut asked = Vec::new();
+    for (area, apart) in space.areas.iter().zip(set_apart(&space.areas)) {
         let fd = key(area).and_then(|key| numbers.get(&key).copied());
-        calls.extend(map_call(area, fd));
-        calls.extend(advise_calls(area));
-        what.extend((before..calls.len()).map(|_| area));
+        let calls = map_call(area, fd).into_iter().chain(advise_calls(area));
+        let calls = calls.chain(apart.then(|| dump_call(area, !area.has(Advice::DontDump))));
+        asked.extend(calls.map(|call| (area, call)));
     }
+    let calls: Vec<Call> = asked.iter().map(|(_, call)| *call).collect();
     let close = numbers
         .values()
         .map(|fd| Call::new(libc::SYS_close, &[*fd as u64]));
     let results = process.leader.batch(&calls)?;
     process.leader.batch(&close.collect::<Vec<_>>())?;
-    for ((call, area), result) in calls.iter().zip(what).zip(results) {
-        let refused = (-4095..0).contains(&result);
-        if refused && !cosmetic(call) {
+    done(inside, asked, &results)?;
+    huge::map(process, space)?;
+    give_names(&mut process.leader, space)
+}
+
+/// Gives the first call that failed its name.
+fn done(inside: Pid, asked: Vec<(&Area, Call)>, results: &[i64]) -> Result<()> {
+    for ((area, call), result) in asked.into_iter().zip(results) {
+        if (-4095..0).contains(result) && !cosmetic(&call) {
             let (start, end) = (area.start, area.end);
-            let what = format!("{} {start:#x}-{end:#x} in process {inside}", name(call));
-            return Err(kernel::Error::errno(what, -result as i32).into());
+            let what = format!("{} {start:#x}-{end:#x} in process {inside}", name(&call));
+            return Err(kernel::Error::errno(what, -*result as i32).into());
         }
     }
-    give_names(&mut process.leader, space)
+    Ok(())
 }
 
 /// Opens everything that the areas map, each once for each kind of access.
@@ -293,29 +300,96 @@ fn map_call(area: &Area, fd: Option<RawFd>) -> Option<Call> {
     ))
 }
 
-/// `madvise(2)` for what is known before the pages are there.
+/// What sets an area apart from its neighbours is said at once: the kernel would make one area of two that are alike, and
+/// what is said of a part later stays with both.
 fn advise_calls(area: &Area) -> Vec<Call> {
-    let advise = |start: u64, len: u64, advice: i32| {
-        Call::new(libc::SYS_madvise, &[start, len, advice as u64])
-    };
-    let mut calls = Vec::new();
+    let (start, len) = (area.start, area.len());
     if area.has(Advice::Droppable) || matches!(area.backing, Backing::Vdso {} | Backing::Vvar {}) {
-        return calls;
+        return Vec::new();
     }
-    for (flag, advice) in [
-        (Advice::Sequential, libc::MADV_SEQUENTIAL),
-        (Advice::Random, libc::MADV_RANDOM),
-        (Advice::DontDump, libc::MADV_DONTDUMP),
-        (Advice::DontFork, libc::MADV_DONTFORK),
-        (Advice::WipeOnFork, libc::MADV_WIPEONFORK),
-        (Advice::HugePage, libc::MADV_HUGEPAGE),
-        (Advice::NoHugePage, libc::MADV_NOHUGEPAGE),
-    ] {
-        if area.has(flag) {
-            calls.push(advise(area.start, area.len(), advice));
-        }
+    let mut calls: Vec<Call> = ADVISED
+        .iter()
+        .filter(|(flag, _)| area.has(*flag))
+        .map(|(_, advice)| Call::new(libc::SYS_madvise, &[start, len, *advice as u64]))
+        .collect();
+    if locked(area) && area.guards.is_empty() {
+        // Its pages come by themselves; those that do not are fetched by the last lock.
+        calls.push(Call::new(
+            libc::SYS_mlock2,
+            &[start, len, libc::MLOCK_ONFAULT.into()],
+        ));
     }
     calls
+}
+
+/// What `madvise(2)` says of an area before its pages are there.
+const ADVISED: [(Advice, i32); 7] = [
+    (Advice::Sequential, libc::MADV_SEQUENTIAL),
+    (Advice::Random, libc::MADV_RANDOM),
+    (Advice::DontDump, libc::MADV_DONTDUMP),
+    (Advice::DontFork, libc::MADV_DONTFORK),
+    (Advice::WipeOnFork, libc::MADV_WIPEONFORK),
+    (Advice::HugePage, libc::MADV_HUGEPAGE),
+    (Advice::NoHugePage, libc::MADV_NOHUGEPAGE),
+];
+
+/// Areas that lie behind one just like them, which the kernel would make one. At the source it did not, because pages
+/// of both were there when they met (mm/vma.c, `is_mergeable_anon_vma`); so they are told apart until their pages are.
+fn set_apart(areas: &[Area]) -> Vec<bool> {
+    let mut last: Option<(&Area, bool)> = None;
+    let mut all = Vec::with_capacity(areas.len());
+    for area in areas {
+        let apart = last.is_some_and(|(before, apart)| !apart && alike(before, area));
+        last = Some((area, apart));
+        all.push(apart);
+    }
+    all
+}
+
+fn alike(first: &Area, second: &Area) -> bool {
+    let follows = match (&first.backing, &second.backing) {
+        (Backing::Anonymous {}, Backing::Anonymous {}) => true,
+        (
+            Backing::File { file, offset, .. },
+            Backing::File {
+                file: other,
+                offset: at,
+                ..
+            },
+        ) => file == other && offset.checked_add(first.len()) == Some(*at),
+        (
+            Backing::Shared { id, offset, .. },
+            Backing::Shared {
+                id: other,
+                offset: at,
+                ..
+            },
+        ) => id == other && offset.checked_add(first.len()) == Some(*at),
+        _ => false,
+    };
+    let said = |area: &Area| {
+        (
+            area.prot,
+            area.shared,
+            area.advice.clone(),
+            area.name.clone(),
+        )
+    };
+    follows && first.end == second.start && !first.shared && said(first) == said(second)
+}
+
+/// Takes an area out of core dumps, or in again.
+fn dump_call(area: &Area, out: bool) -> Call {
+    let advice = if out {
+        libc::MADV_DONTDUMP
+    } else {
+        libc::MADV_DODUMP
+    };
+    Call::new(libc::SYS_madvise, &[area.start, area.len(), advice as u64])
+}
+
+fn locked(area: &Area) -> bool {
+    area.has(Advice::Locked) || area.has(Advice::LockedOnFault)
 }
 
 /// Whether a program can do without the call having succeeded: huge pages, which the kernel may not have.
@@ -358,23 +432,19 @@ fn give_names(task: &mut dyn Caller, space: &Space) -> Result<()> {
 const SYS_MSEAL: i64 = 462;
 const MADV_GUARD_INSTALL: u64 = 102;
 
-/// After the last page: the protections of areas that were writable meanwhile, guard pages, locks, seals.
+/// After the last page: the protections of areas that were writable meanwhile, locks, seals.
 pub fn protect(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
     let process = target.process(inside)?;
-    let (mut calls, mut what) = (Vec::new(), Vec::new());
-    for area in &space.areas {
-        let before = calls.len();
-        calls.extend(last_calls(area));
-        what.extend((before..calls.len()).map(|_| area));
-    }
+    huge::settle(process, space)?;
+    let apart = space.areas.iter().zip(set_apart(&space.areas));
+    let mut last: Vec<(&Area, Call)> = apart
+        .filter(|(_, apart)| *apart)
+        .map(|(area, _)| (area, dump_call(area, area.has(Advice::DontDump))))
+        .collect();
+    last.extend(last_calls(&space.areas));
+    let calls: Vec<Call> = last.iter().map(|(_, call)| *call).collect();
     let results = process.leader.batch(&calls)?;
-    for ((call, area), result) in calls.iter().zip(what).zip(results) {
-        if (-4095..0).contains(&result) && !cosmetic(call) {
-            let (start, end) = (area.start, area.end);
-            let what = format!("{} {start:#x}-{end:#x} in process {inside}", name(call));
-            return Err(kernel::Error::errno(what, -result as i32).into());
-        }
-    }
+    done(inside, last, &results)?;
     let filter = format!("{:#x}", space.coredump_filter);
     let path = process.proc.path("coredump_filter");
     std::fs::write(&path, filter)
@@ -386,29 +456,53 @@ pub fn protect(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
     Ok(())
 }
 
-fn last_calls(area: &Area) -> Vec<Call> {
+/// Step by step over all areas, for the same reason as [`advise_calls`]: a guard page marks the whole area it is in for
+/// ever (`VM_MAYBE_GUARD`), so no neighbour may look like it by then; and locked areas take none.
+fn last_calls(areas: &[Area]) -> Vec<(&Area, Call)> {
+    let steps: [fn(&Area) -> Vec<Call>; 4] = [protect_calls, guard_calls, lock_calls, seal_calls];
+    let of = |step: fn(&Area) -> Vec<Call>| {
+        let calls = areas.iter().map(move |area| (area, step(area)));
+        calls.flat_map(|(area, calls)| calls.into_iter().map(move |call| (area, call)))
+    };
+    steps.into_iter().flat_map(of).collect()
+}
+
+fn protect_calls(area: &Area) -> Vec<Call> {
     let (start, len) = (area.start, area.len());
     let mut calls = Vec::new();
     if writable_first(area) {
-        calls.push(Call::new(
-            libc::SYS_mprotect,
-            &[start, len, area.prot.0.into()],
-        ));
-    }
-    for guard in &area.guards {
-        let args = [guard.start, guard.len, MADV_GUARD_INSTALL];
-        calls.push(Call::new(libc::SYS_madvise, &args));
+        let args = [start, len, area.prot.0.into()];
+        calls.push(Call::new(libc::SYS_mprotect, &args));
     }
     if area.has(Advice::Mergeable) {
         let args = [start, len, libc::MADV_MERGEABLE as u64];
         calls.push(Call::new(libc::SYS_madvise, &args));
     }
-    if area.has(Advice::Locked) || area.has(Advice::LockedOnFault) {
-        let on_fault = area.has(Advice::LockedOnFault) as u64 * libc::MLOCK_ONFAULT as u64;
-        calls.push(Call::new(libc::SYS_mlock2, &[start, len, on_fault]));
-    }
-    if area.has(Advice::Sealed) && area.holds_pages() {
-        calls.push(Call::new(SYS_MSEAL, &[start, len]));
-    }
     calls
+}
+
+fn guard_calls(area: &Area) -> Vec<Call> {
+    let install =
+        |run: &Run| Call::new(libc::SYS_madvise, &[run.start, run.len, MADV_GUARD_INSTALL]);
+    area.guards.iter().map(install).collect()
+}
+
+fn lock_calls(area: &Area) -> Vec<Call> {
+    let on_fault = area.has(Advice::LockedOnFault) || area.prot.0 == 0;
+    let flags = if on_fault {
+        libc::MLOCK_ONFAULT.into()
+    } else {
+        0
+    };
+    let lock = Call::new(libc::SYS_mlock2, &[area.start, area.len(), flags]);
+    locked(area).then_some(lock).into_iter().collect()
+}
+
+fn seal_calls(area: &Area) -> Vec<Call> {
+    let seal = Call::new(SYS_MSEAL, &[area.start, area.len()]);
+    let of_ours = !matches!(area.backing, Backing::Vdso {} | Backing::Vvar {});
+    (area.has(Advice::Sealed) && of_ours)
+        .then_some(seal)
+        .into_iter()
+        .collect()
 }

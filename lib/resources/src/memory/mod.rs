@@ -15,6 +15,7 @@ use std::ops::Range;
 
 pub mod areas;
 pub mod fields;
+mod huge;
 pub mod mapped;
 pub mod pages;
 pub mod shared;
@@ -118,9 +119,13 @@ pub fn free_everywhere<'a>(layouts: impl IntoIterator<Item = &'a Layout>) -> Res
 }
 
 /// The lowest address at which `len` bytes are free, given what is taken.
-fn free(mut taken: Vec<Range<u64>>, len: u64) -> Result<u64> {
+fn free(taken: Vec<Range<u64>>, len: u64) -> Result<u64> {
+    free_above(LOWEST, taken, len)
+}
+
+fn free_above(lowest: u64, mut taken: Vec<Range<u64>>, len: u64) -> Result<u64> {
     taken.sort_unstable_by_key(|range| range.start);
-    let mut at = LOWEST;
+    let mut at = lowest;
     for range in taken {
         if range.start >= at.saturating_add(len) {
             break;

@@ -2,10 +2,12 @@
 //! and a constant number of buffers.
 
 use super::Layout;
+use super::huge::{self, Shadow};
 use crate::{Error, Result};
 use image::format::{Pages, Range, Space as Owner};
 use image::memory::{Run, Shared, Space};
 use kernel::{Pid, descriptor, vm};
+use std::collections::{HashMap, hash_map::Entry};
 use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -111,6 +113,8 @@ pub struct Filler {
     pieces: Option<SyncSender<Piece>>,
     empty: Receiver<Vec<u8>>,
     workers: Vec<JoinHandle<Result<()>>>,
+    /// Where huge pages are filled in, by process.
+    shadows: HashMap<Pid, Vec<Shadow>>,
 }
 
 impl std::fmt::Debug for Filler {
@@ -138,6 +142,7 @@ impl Filler {
             pieces: Some(pieces),
             empty,
             workers,
+            shadows: HashMap::new(),
         }
     }
 
@@ -150,7 +155,12 @@ impl Filler {
         from: &mut dyn Read,
     ) -> Result<()> {
         let ranges = checked(ranges, |run| space.check_run(run))?;
-        self.read(pid, &ranges, from)
+        if let Entry::Vacant(new) = self.shadows.entry(pid) {
+            new.insert(huge::shadows(space)?);
+        }
+        let shadows = self.shadows.get(&pid).map_or(&[][..], Vec::as_slice);
+        let placed = huge::place(shadows, &ranges);
+        self.read(pid, &placed, from)
     }
 
     fn read(&mut self, pid: Pid, ranges: &[Address], from: &mut dyn Read) -> Result<()> {
