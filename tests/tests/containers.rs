@@ -219,9 +219,9 @@ fn statistics_are_numbers_in_microseconds() {
     for (file, keys) in [
         (
             "checkpoint.json",
-            &["freeze", "frozen", "memory", "write"][..],
+            &["freeze", "frozen", "memory", "total"][..],
         ),
-        ("restore.json", &["restore", "first-run"]),
+        ("restore.json", &["vessel", "memory", "restore"]),
     ] {
         let all = statistics(file);
         for key in keys {
