@@ -195,7 +195,7 @@ fn redis<'h>(host: &'h Host, megabytes: usize) -> Program<'h> {
 }
 
 fn ask(program: &Program, command: &str) -> Option<String> {
-    let outcome = program.network(&format!("redis-cli -t 60 {command}"));
+    let outcome = program.network(&format!("redis-cli {command}"));
     (outcome.code == 0).then(|| outcome.stdout.trim().to_owned())
 }
 
