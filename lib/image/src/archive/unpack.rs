@@ -1,5 +1,8 @@
 //! From an archive to its image: one thread reads frames, several decompress them, one digests what
 //! the reader of the image has consumed and compares it with what the archive says.
+//!
+//! The first frame is read without any of these: `restore` forks once it knows the container's own record, and a
+//! process with threads cannot be forked safely.
 
 use super::{
     ARCHIVE_VERSION, MAX_CHUNK, MAX_LINES, MAX_TEXT, OPENING, PRELUDE, PRELUDE_FIXED, SEAL,
@@ -18,7 +21,10 @@ use zstd::zstd_safe;
 
 /// The image inside an archive.
 pub(crate) struct ArchiveSource {
-    items: Receiver<Item>,
+    /// The input, until the threads are started.
+    feed: Option<Feed<Box<dyn Read + Send>>>,
+    pool: Pool,
+    items: Option<Receiver<Item>>,
     chunk: Option<Current>,
     digest: Option<SyncSender<(Chunk, Marks, Vec<u8>)>>,
     sealer: Option<JoinHandle<Result<Sealer, Error>>>,
@@ -72,10 +78,10 @@ impl Place {
 }
 
 impl ArchiveSource {
-    /// Reads the opening frame and starts the threads.
+    /// Reads the opening frame.
     pub fn open(input: impl Read + Send + 'static) -> Result<ArchiveSource, Error> {
         let mut feed = Feed {
-            input,
+            input: Box::new(input) as Box<dyn Read + Send>,
             place: Place { frame: 0, byte: 0 },
         };
         let title = match feed.opening() {
@@ -109,7 +115,36 @@ impl ArchiveSource {
             Some(_) => (),
         }
 
-        let pool = Pool::default();
+        Ok(ArchiveSource {
+            feed: Some(feed),
+            pool: Pool::default(),
+            items: None,
+            chunk: None,
+            digest: None,
+            sealer: None,
+        })
+    }
+
+    /// What comes next: the first frame in this thread, the others from the threads.
+    fn item(&mut self) -> Result<Item, Fault> {
+        if let Some(feed) = self.feed.as_mut().filter(|feed| feed.place.frame == 0) {
+            let (jobs_to, jobs) = channel();
+            let item = feed.next(&jobs_to, &self.pool)?;
+            drop(jobs_to);
+            decompress_frames(&Mutex::new(jobs), &self.pool);
+            return Ok(item);
+        }
+        self.start();
+        let items = self.items.as_ref().ok_or_else(died)?;
+        items.recv().map_err(|_| died())
+    }
+
+    /// Starts the threads, once.
+    fn start(&mut self) {
+        let Some(feed) = self.feed.take() else {
+            return;
+        };
+        let pool = self.pool.clone();
         let (jobs_to, jobs) = channel::<Job>();
         let jobs = Arc::new(Mutex::new(jobs));
         for _ in 0..workers() {
@@ -119,13 +154,9 @@ impl ArchiveSource {
         let (items_to, items) = sync_channel(workers() + 1);
         thread::spawn(move || feed.run(&jobs_to, &items_to, &pool));
         let (digest, chunks) = sync_channel(2);
-        let sealer = thread::spawn(move || digest_chunks(chunks));
-        Ok(ArchiveSource {
-            items,
-            chunk: None,
-            digest: Some(digest),
-            sealer: Some(sealer),
-        })
+        self.sealer = Some(thread::spawn(move || digest_chunks(chunks)));
+        self.digest = Some(digest);
+        self.items = Some(items);
     }
 
     /// Sends the chunk, which was consumed, to be digested.
@@ -139,6 +170,7 @@ impl ArchiveSource {
         else {
             return Ok(());
         };
+        self.start();
         match &self.digest {
             Some(digest) if digest.send((chunk, marks, lines)).is_ok() => Ok(()),
             // It ends early only when it found a wrong digest.
@@ -169,7 +201,7 @@ impl Source for ArchiveSource {
             .is_none_or(|current| current.at >= current.chunk.len())
         {
             self.send()?;
-            match self.items.recv().map_err(|_| died())? {
+            match self.item()? {
                 Item::Frame { chunk, lines } => {
                     let chunk = chunk.recv().map_err(|_| died())??;
                     let marks = Marks::default();
@@ -215,8 +247,9 @@ impl Source for ArchiveSource {
             return Err(Fault::damaged("bytes follow the end of the image"));
         }
         self.send()?;
+        self.start();
         let computed = self.join()?.seal();
-        match self.items.recv().map_err(|_| died())? {
+        match self.item()? {
             Item::Seal(given) if given == computed => Ok(true),
             Item::Seal(_) => Err(Fault::damaged("the seal is not that of this image")),
             Item::Fault(fault) => Err(fault),
@@ -225,7 +258,7 @@ impl Source for ArchiveSource {
     }
 
     fn exhausted(&mut self) -> Result<bool, Fault> {
-        match self.items.recv().map_err(|_| died())? {
+        match self.item()? {
             Item::Exhausted(exhausted) => Ok(exhausted),
             Item::Fault(fault) => Err(fault),
             _ => Ok(false),
