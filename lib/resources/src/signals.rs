@@ -10,7 +10,6 @@ use kernel::remote::{Call, Caller, Stub, call};
 const LAST: i32 = 64;
 /// The kernel's `struct sigaction`: handler, flags, restorer, mask.
 const ACTION: usize = 32;
-const SIG_IGN: u64 = 1;
 /// `siginfo_t`.
 const SIGINFO: usize = 128;
 /// Where `si_code` lies, and, of a POSIX timer's signal, `si_sys_private`, which is the kernel's own
@@ -35,9 +34,9 @@ pub fn dump(process: &mut SourceProcess) -> Result<Signals> {
     let status = status::read(pid)?;
     let (caught, ignored) = (status.mask("SigCgt")?, status.mask("SigIgn")?);
     let leader = process.leader()?;
-    // Only of caught signals is more to know than that they are ignored, or not; but SIGCHLD's flags count always.
+    // The others have the default action, of which there is no more to know; but SIGCHLD's flags count always.
     let asked: Vec<i32> = (1..=LAST)
-        .filter(|signal| caught & bit(*signal) != 0 || *signal == libc::SIGCHLD)
+        .filter(|signal| (caught | ignored) & bit(*signal) != 0 || *signal == libc::SIGCHLD)
         .collect();
     let (address, _) = leader.guest.scratch()?;
     let calls: Vec<Call> = asked
@@ -51,7 +50,7 @@ pub fn dump(process: &mut SourceProcess) -> Result<Signals> {
     leader.guest.must_all(&calls, &|_| "rt_sigaction".into())?;
     let mut bytes = vec![0; asked.len() * ACTION];
     leader.guest.read(address, &mut bytes)?;
-    let mut actions: Vec<Action> = asked
+    let actions: Vec<Action> = asked
         .iter()
         .zip(bytes.chunks_exact(ACTION))
         .map(|(signal, bytes)| Action {
@@ -63,16 +62,6 @@ pub fn dump(process: &mut SourceProcess) -> Result<Signals> {
         })
         .filter(|action| action.handler != 0 || action.flags != 0)
         .collect();
-    for signal in (1..=LAST).filter(|s| ignored & bit(*s) != 0 && !asked.contains(s)) {
-        actions.push(Action {
-            signal,
-            handler: SIG_IGN,
-            flags: 0,
-            restorer: 0,
-            mask: 0,
-        });
-    }
-    actions.sort_by_key(|action| action.signal);
     Ok(Signals {
         actions,
         pending: threads::pending(pid, pid, leader.guest.task()?, true)?,
