@@ -9,7 +9,8 @@ use super::{pidfd, pipe, procfile, regular, signalfd, timerfd};
 use crate::{Blocker, Error, Result, Source, sockets};
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
 use image::ids::{BlobId, FileId, PipeId, SharedId};
-use kernel::{descriptor, kcmp};
+use kernel::descriptor::{self, S_IFSOCK};
+use kernel::kcmp;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -70,7 +71,14 @@ impl<'a> Collector<'a> {
         let id = FileId(self.next);
         self.next += 1;
         list.insert(at, (holder, id));
-        self.waiting.push((id, file.clone()));
+        let is_socket =
+            file.stat.format() == S_IFSOCK && matches!(kind(file, &self.around), Ok(Kind::Socket));
+        let list = if is_socket {
+            &mut self.sockets
+        } else {
+            &mut self.waiting
+        };
+        list.push((id, file.clone()));
         Ok(id)
     }
 
@@ -81,7 +89,9 @@ impl<'a> Collector<'a> {
             number: fd.as_raw_fd(),
         };
         let twin = descriptor::duplicate(fd.as_fd())?;
-        let id = self.identify(&Borrowed::look(holder, twin)?.seen)?;
+        let file = Borrowed::look(holder, twin)?;
+        self.around.note(&file)?;
+        let id = self.identify(&file.seen)?;
         self.kept.push(fd);
         Ok(id)
     }
@@ -118,10 +128,11 @@ impl<'a> Collector<'a> {
     /// Takes all that was identified, and what turns up by it.
     pub(crate) fn take_all(&mut self) -> Result<()> {
         loop {
-            if let Some((id, file)) = self.waiting.pop() {
-                self.take(id, file)?;
-            } else if let Some((id, file)) = self.sockets.pop() {
+            // Sockets before all else: what is in flight in their queues may be the other end of a pipe.
+            if let Some((id, file)) = self.sockets.pop() {
                 self.take_socket(id, file)?;
+            } else if let Some((id, file)) = self.waiting.pop() {
+                self.take(id, file)?;
             } else if let Some((id, seen)) = self.epolls.pop() {
                 let file = self.borrow(seen)?;
                 let record = epoll::dump(&file, self)?;
@@ -182,9 +193,16 @@ impl<'a> Collector<'a> {
 
     fn take_socket(&mut self, id: FileId, seen: Seen) -> Result<()> {
         let ours = std::process::id() as kernel::Pid;
-        let holder = sockets::Holder {
-            pid: seen.holder.pid,
-            number: (seen.holder.pid != ours).then_some(seen.holder.number),
+        let holder = match self.source.processes.first() {
+            // In flight: nobody's, and the container's as a whole.
+            Some(first) if seen.holder.pid == ours => sockets::Holder {
+                pid: first.pid,
+                number: None,
+            },
+            _ => sockets::Holder {
+                pid: seen.holder.pid,
+                number: Some(seen.holder.number),
+            },
         };
         let file = self.borrow(seen)?;
         let mut diag = match self.diag.take() {

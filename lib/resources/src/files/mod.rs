@@ -107,7 +107,9 @@ pub fn blockers(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
     let mut found = sharing(pids)?;
     found.extend(sockets::blockers(pids)?);
     for file in seen {
-        if let Err(obstacle) = kind::kind(&file, &around) {
+        if let Err(obstacle) = kind::kind(&file, &around)
+            && !around.may_be_in_flight(&file)
+        {
             found.push(Surroundings::blocker(file.holder, obstacle));
         }
     }

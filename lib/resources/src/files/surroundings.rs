@@ -128,6 +128,21 @@ impl Surroundings {
 
     /// Who outside holds the other end of a pipe, in words.
     pub fn peer(&self, file: &Seen) -> String {
+        let found = self.holders(file);
+        if found.is_empty() {
+            return "outside the container".into();
+        }
+        let found: Vec<String> = found.into_iter().take(4).collect();
+        format!("{}, outside the container", found.join(", "))
+    }
+
+    /// Whether it is a pipe of which no process has the other end: that may be on its way through a socket of the
+    /// container, which only the look into its queue tells.
+    pub fn may_be_in_flight(&self, file: &Seen) -> bool {
+        file.link.0.starts_with(b"pipe:[") && self.holders(file).is_empty()
+    }
+
+    fn holders(&self, file: &Seen) -> BTreeSet<String> {
         let wanted = std::path::PathBuf::from(file.link.to_string());
         let others = kernel::proc::numbers(std::path::Path::new("/proc")).unwrap_or_default();
         let mut found = BTreeSet::new();
@@ -141,11 +156,7 @@ impl Surroundings {
                 found.insert(format!("process {pid} ({name})"));
             }
         }
-        if found.is_empty() {
-            return "outside the container".into();
-        }
-        let found: Vec<String> = found.into_iter().take(4).collect();
-        format!("{}, outside the container", found.join(", "))
+        found
     }
 
     /// Whether a file was opened through a mount that the container does not have.
