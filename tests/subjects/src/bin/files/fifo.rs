@@ -1,0 +1,52 @@
+//! A fifo: bytes in it, both ends open, its name gone.
+#![forbid(unsafe_code)]
+
+use nix::sys::stat::Mode;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::process::ExitCode;
+use subject::Stage;
+
+fn main() -> ExitCode {
+    let mut stage = Stage::enter();
+    let path = stage.path("fifo");
+    nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)).expect("mkfifo");
+    let mut reader = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path)
+        .expect("open for reading");
+    let mut writer = OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .expect("open for writing");
+    writer.write_all(b"through a name").expect("write");
+    let both: File = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .expect("open for both");
+    std::fs::remove_file(&path).expect("unlink");
+
+    stage.wait();
+
+    let mut bytes = [0; 64];
+    let count = reader.read(&mut bytes).unwrap_or(0);
+    stage.same("what was in it", &b"through a name"[..], &bytes[..count]);
+    let empty = reader.read(&mut bytes).map_err(|e| e.kind());
+    stage.same(
+        "then it is empty",
+        Err(std::io::ErrorKind::WouldBlock),
+        empty,
+    );
+    writer.write_all(b"more").expect("write");
+    stage.same("and goes on", Some(4), reader.read(&mut bytes).ok());
+    stage.holds(
+        "it is a fifo",
+        both.metadata().is_ok_and(|m| m.file_type().is_fifo()),
+    );
+    drop((writer, both));
+    stage.same("its end", Some(0), reader.read(&mut bytes).ok());
+    stage.leave()
+}
