@@ -284,7 +284,7 @@ fn deleted_files_travel_with_their_holes() {
     let (_dir, _source, mut restored) = cross(
         "a = os.open('a', os.O_RDWR | os.O_CREAT, 0o640); b = os.open('a', os.O_RDONLY)\n\
          os.pwrite(a, b'end', 5 << 30); os.pwrite(a, b'x' * 200000, 4096); os.lseek(a, 4096, 0); os.unlink('a')\n\
-         c = os.open('c', os.O_WRONLY | os.O_CREAT); os.write(c, b'small'); os.unlink('c')\n\
+         c = os.open('c', os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW); os.write(c, b'small'); os.unlink('c')\n\
          open('c', 'w').write('another of that name')\n\
          os.mkdir('d'); os.open('d', os.O_RDONLY); os.rmdir('d')\n\
          os.dup2(a, 10); os.dup2(b, 11)",

@@ -12,7 +12,9 @@ use image::files::table::Table;
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
 use image::ids::{BlobId, FileId, Pid, PipeId, SharedId};
 use image::sockets::Socket;
-use kernel::descriptor::{self, O_APPEND, O_ASYNC, O_DIRECT, O_NONBLOCK, O_PATH};
+use kernel::descriptor::{
+    self, O_APPEND, O_ASYNC, O_DIRECT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
+};
 use kernel::open::Root;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -236,7 +238,9 @@ fn object(id: SharedId, flags: u32, target: &Target) -> Result<OwnedFd> {
             id.0
         ))
     })?;
-    Ok(descriptor::reopen(found.as_fd(), super::reopening(flags))?)
+    // By way of /proc: O_NOFOLLOW would stop there, and O_TMPFILE leaves O_DIRECTORY behind.
+    let flags = super::reopening(flags) & !(O_NOFOLLOW | O_DIRECTORY);
+    Ok(descriptor::reopen(found.as_fd(), flags)?)
 }
 
 fn pipe_record(id: PipeId, record: &OpenFiles) -> Result<&Pipe> {
