@@ -200,11 +200,13 @@ fn shown(pid: i32) -> Vec<String> {
             .split_once(":[")
             .map_or(link.as_str(), |(kind, _)| kind);
         let info = fdinfo::parse(&proc.text(&format!("fdinfo/{number}")).unwrap()).unwrap();
+        // O_NOFOLLOW and O_TMPFILE mean nothing any more once a file is open.
+        let flags = info.flags & !0o20_400_000;
         let mut rest: Vec<String> = info.rest.lines().filter_map(lasting).collect();
         rest.sort();
         all.push(format!(
             "{number} {kind} {} {:o} {:?} {rest:?}",
-            info.position, info.flags, info.locks
+            info.position, flags, info.locks
         ));
     }
     all
