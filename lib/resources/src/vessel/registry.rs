@@ -81,9 +81,10 @@ impl Entry {
         path(&self.name, self.root.is_some())
     }
 
-    /// Whether somebody still stands for it.
+    /// Whether its process 1 lives; or, before there is one, the keeper, which does not outlive the maker. Where process
+    /// 1 is gone the keeper is at work, or will find the work done by whoever came first.
     fn lives(&self) -> bool {
-        self.keeper.lives() || self.first.is_some_and(|first| first.lives())
+        self.first.unwrap_or(self.keeper).lives()
     }
 }
 
