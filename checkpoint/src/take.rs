@@ -8,8 +8,7 @@ use kernel::proc::family;
 use resources::memory::{self, Layout, shared::Inodes};
 use resources::tree::Frozen;
 use resources::{
-    Blocker, Error, Result, container, credentials, files, limits, signals, sockets, threads,
-    timers, tree,
+    Blocker, Error, Result, container, credentials, files, limits, signals, threads, timers, tree,
 };
 use std::collections::HashMap;
 
@@ -35,7 +34,6 @@ pub fn blockers(found: &Found, with_image: bool) -> Result<Vec<Blocker>> {
         .map(|process| process.pid)
         .collect();
     blockers.extend(files::blockers(&alive)?);
-    blockers.extend(sockets::blockers(&alive)?);
     for process in family.iter().filter(|process| process.state != 'Z') {
         let pid = process.pid;
         let of_process = threads::blockers(pid).and_then(|mut all| {

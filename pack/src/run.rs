@@ -45,7 +45,9 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
         },
         "",
     );
+    progress.show();
     let mut reader = tool::open(options.input.as_deref(), &progress)?;
+    reader.parallel();
     let writer = ArchiveWriter::new(written.counted(output), Compression { level });
     reader.set_tap(Box::new(writer))?;
     while reader.next()?.is_some() {}

@@ -22,6 +22,9 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     let mut stats = Stats::new("restore");
     let progress = Progress::new(&options.common, "restore");
     let mut reader = tool::open(options.image.as_deref(), &progress)?;
+    if options.require_seal {
+        reader.require_seal()?;
+    }
     fits(reader.header()).map_err(failure)?;
     kernel::rlimit::raise_open_files()?;
     let container = container(&mut reader)?;
@@ -30,7 +33,8 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     })
     .map_err(failure)?;
     // The first process was forked while we had one thread; from here on there may be more.
-
+    reader.parallel();
+    progress.show();
     let mut pour = Pour::new(vessel, &container, &options).map_err(failure)?;
     receive(&mut reader, &mut pour, &options, &mut stats)?;
     let words = timed(&mut stats, &options, Phase::Finish, || {
@@ -122,12 +126,6 @@ fn receive(
         options
             .common
             .say(format_args!("{phase}: {} µs", took.as_micros()));
-    }
-    if options.require_seal && !reader.sealed() {
-        return Err(anyhow!(Failure::new(
-            Exit::BadArchive,
-            "the image has no seal and --require-seal wants one: make an archive of it with pack"
-        )));
     }
     Ok(())
 }

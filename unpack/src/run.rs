@@ -42,7 +42,9 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
         }
     };
     let progress = Progress::new(&options.common, "unpacking");
+    progress.show();
     let mut reader = tool::open(options.input.as_deref(), &progress)?;
+    reader.parallel();
     if options.require_seal {
         reader.require_seal()?;
     }

@@ -80,6 +80,8 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     if options.require_seal {
         reader.require_seal()?;
     }
+    progress.show();
+    reader.parallel();
     let mut contents = Contents::default();
     while let Some(entry) = reader.next()? {
         contents.take(entry)?;

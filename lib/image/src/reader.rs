@@ -151,6 +151,11 @@ impl Reader {
         Ok(reader)
     }
 
+    /// Lets all cores take part. Until this is called no thread is started, so that the caller may fork.
+    pub fn parallel(&mut self) {
+        self.source.parallel();
+    }
+
     /// The image's header.
     pub fn header(&self) -> &Header {
         &self.header

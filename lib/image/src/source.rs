@@ -15,6 +15,9 @@ pub(crate) enum Part {
 
 /// Bytes of an uncompressed image in order, in memory that does not grow with it.
 pub(crate) trait Source: Send {
+    /// From here on it may use threads of its own.
+    fn parallel(&mut self) {}
+
     /// Bytes that are there and not yet consumed; waits for some, and gives none at the end.
     fn fill(&mut self) -> Result<&[u8], Fault>;
 

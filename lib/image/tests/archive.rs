@@ -235,3 +235,35 @@ fn content_is_read_in_place_and_checked_all_the_same() {
         read_all(&copy.bytes(), None).unwrap();
     }
 }
+
+#[test]
+fn no_thread_is_started_before_the_caller_allows_it() {
+    // In a process of its own: the tests of this file run in threads.
+    const ALONE: &str = "FERRY_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "no_thread_is_started_before_the_caller_allows_it",
+            ])
+            .env(ALONE, "1")
+            .status()
+            .unwrap();
+        assert!(status.success());
+        return;
+    }
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let before = threads();
+    let archive = pack(&large(), 1);
+    // The writer's threads end with it, though not at once.
+    while threads() > before {
+        std::thread::yield_now();
+    }
+    let mut reader = Reader::open(Cursor::new(archive)).unwrap();
+    reader.next().unwrap().unwrap();
+    assert_eq!(threads(), before);
+    reader.parallel();
+    assert!(threads() > before);
+    while reader.next().unwrap().is_some() {}
+    assert!(reader.sealed());
+}

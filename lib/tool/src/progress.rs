@@ -29,12 +29,16 @@ impl Progress {
             bar.set_style(style);
         }
         bar.set_message(verb);
-        if shown {
-            bar.enable_steady_tick(Duration::from_millis(200));
-        }
         Progress {
             bar,
             bytes: Arc::default(),
+        }
+    }
+
+    /// Shows also that time passes while no bytes do. Starts a thread.
+    pub fn show(&self) {
+        if !self.bar.is_hidden() {
+            self.bar.enable_steady_tick(Duration::from_millis(200));
         }
     }
 

@@ -1,8 +1,5 @@
 //! From an archive to its image: one thread reads frames, several decompress them, one digests what
 //! the reader of the image has consumed and compares it with what the archive says.
-//!
-//! The first frame is read without any of these: `restore` forks once it knows the container's own record, and a
-//! process with threads cannot be forked safely.
 
 use super::{
     ARCHIVE_VERSION, MAX_CHUNK, MAX_LINES, MAX_TEXT, OPENING, PRELUDE, PRELUDE_FIXED, SEAL,
@@ -19,16 +16,22 @@ use std::thread::{self, JoinHandle};
 use xxhash_rust::xxh3::xxh3_64;
 use zstd::zstd_safe;
 
-/// The image inside an archive.
+/// The image inside an archive. Everything is done by the calling thread until [`Source::parallel`].
 pub(crate) struct ArchiveSource {
-    /// The input, until the threads are started.
-    feed: Option<Feed<Box<dyn Read + Send>>>,
     pool: Pool,
+    /// The input, until the threads have it.
+    feed: Option<Feed<Box<dyn Read + Send>>>,
+    /// What the threads bring, once there are any.
     items: Option<Receiver<Item>>,
     chunk: Option<Current>,
-    digest: Option<SyncSender<(Chunk, Marks, Vec<u8>)>>,
+    /// Consumed before there were threads, and not yet digested.
+    early: Vec<Consumed>,
+    digest: Option<SyncSender<Consumed>>,
     sealer: Option<JoinHandle<Result<Sealer, Error>>>,
 }
+
+/// A chunk, what its bytes were, and the digests the archive gives for it.
+type Consumed = (Chunk, Marks, Vec<u8>);
 
 struct Current {
     chunk: Chunk,
@@ -116,35 +119,21 @@ impl ArchiveSource {
         }
 
         Ok(ArchiveSource {
-            feed: Some(feed),
             pool: Pool::default(),
+            feed: Some(feed),
             items: None,
             chunk: None,
+            early: Vec::new(),
             digest: None,
             sealer: None,
         })
     }
 
-    /// What comes next: the first frame in this thread, the others from the threads.
-    fn item(&mut self) -> Result<Item, Fault> {
-        if let Some(feed) = self.feed.as_mut().filter(|feed| feed.place.frame == 0) {
-            let (jobs_to, jobs) = channel();
-            let item = feed.next(&jobs_to, &self.pool)?;
-            drop(jobs_to);
-            decompress_frames(&Mutex::new(jobs), &self.pool);
-            return Ok(item);
-        }
-        self.start();
-        let items = self.items.as_ref().ok_or_else(died)?;
-        items.recv().map_err(|_| died())
-    }
-
-    /// Starts the threads, once.
     fn start(&mut self) {
         let Some(feed) = self.feed.take() else {
             return;
         };
-        let pool = self.pool.clone();
+        let pool = &self.pool;
         let (jobs_to, jobs) = channel::<Job>();
         let jobs = Arc::new(Mutex::new(jobs));
         for _ in 0..workers() {
@@ -152,11 +141,29 @@ impl ArchiveSource {
             thread::spawn(move || decompress_frames(&jobs, &pool));
         }
         let (items_to, items) = sync_channel(workers() + 1);
-        thread::spawn(move || feed.run(&jobs_to, &items_to, &pool));
+        let feeding = pool.clone();
+        thread::spawn(move || feed.run(&jobs_to, &items_to, &feeding));
         let (digest, chunks) = sync_channel(2);
         self.sealer = Some(thread::spawn(move || digest_chunks(chunks)));
-        self.digest = Some(digest);
+        for consumed in self.early.drain(..) {
+            // Where a digest is wrong, the next chunk's sending says so.
+            let _ = digest.send(consumed);
+        }
         self.items = Some(items);
+        self.digest = Some(digest);
+    }
+
+    /// The next thing in the archive.
+    fn next(&mut self) -> Result<Item, Fault> {
+        if let Some(items) = &self.items {
+            return items.recv().map_err(|_| died());
+        }
+        let feed = self.feed.as_mut().ok_or_else(died)?;
+        let (jobs_to, jobs) = channel();
+        let item = feed.next(&jobs_to, &self.pool)?;
+        drop(jobs_to);
+        decompress_frames(&Mutex::new(jobs), &self.pool);
+        Ok(item)
     }
 
     /// Sends the chunk, which was consumed, to be digested.
@@ -170,7 +177,10 @@ impl ArchiveSource {
         else {
             return Ok(());
         };
-        self.start();
+        if self.feed.is_some() {
+            self.early.push((chunk, marks, lines));
+            return Ok(());
+        }
         match &self.digest {
             Some(digest) if digest.send((chunk, marks, lines)).is_ok() => Ok(()),
             // It ends early only when it found a wrong digest.
@@ -194,6 +204,10 @@ fn died() -> Fault {
 }
 
 impl Source for ArchiveSource {
+    fn parallel(&mut self) {
+        self.start();
+    }
+
     fn fill(&mut self) -> Result<&[u8], Fault> {
         if self
             .chunk
@@ -201,7 +215,7 @@ impl Source for ArchiveSource {
             .is_none_or(|current| current.at >= current.chunk.len())
         {
             self.send()?;
-            match self.item()? {
+            match self.next()? {
                 Item::Frame { chunk, lines } => {
                     let chunk = chunk.recv().map_err(|_| died())??;
                     let marks = Marks::default();
@@ -246,10 +260,10 @@ impl Source for ArchiveSource {
         {
             return Err(Fault::damaged("bytes follow the end of the image"));
         }
-        self.send()?;
         self.start();
+        self.send()?;
         let computed = self.join()?.seal();
-        match self.item()? {
+        match self.next()? {
             Item::Seal(given) if given == computed => Ok(true),
             Item::Seal(_) => Err(Fault::damaged("the seal is not that of this image")),
             Item::Fault(fault) => Err(fault),
@@ -258,7 +272,8 @@ impl Source for ArchiveSource {
     }
 
     fn exhausted(&mut self) -> Result<bool, Fault> {
-        match self.item()? {
+        self.start();
+        match self.next()? {
             Item::Exhausted(exhausted) => Ok(exhausted),
             Item::Fault(fault) => Err(fault),
             _ => Ok(false),

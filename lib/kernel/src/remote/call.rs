@@ -48,6 +48,16 @@ pub fn wait4(pid: Pid) -> Call {
     Call::new(libc::SYS_wait4, &[pid as u64, 0, libc::__WALL as u64, 0])
 }
 
+/// `write(2)` of bytes at an address in the task.
+pub fn write(fd: i32, address: u64, len: u64) -> Call {
+    Call::new(libc::SYS_write, &[fd as u64, address, len])
+}
+
+/// `close(2)`.
+pub fn close(fd: i32) -> Call {
+    Call::new(libc::SYS_close, &[fd as u64])
+}
+
 /// `kill(2)`.
 pub fn kill(pid: Pid, signal: i32) -> Call {
     Call::new(libc::SYS_kill, &[pid as u64, signal as u64])

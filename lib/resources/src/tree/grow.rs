@@ -6,8 +6,9 @@ use image::ids::Pid;
 use image::tree::{State, Tree};
 use kernel::pidfd::PidFd;
 use kernel::proc::Proc;
-use kernel::remote::{Call, Caller, Stub, call};
+use kernel::remote::{Call, Caller, Plant, Stub, call, plant};
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// A tree as high as it was.
@@ -50,7 +51,33 @@ pub fn grow(tree: &Tree, first: Stub, first_is_root: bool) -> Result<Grown> {
             },
         );
     }
+    if let (Some(last), Some(root)) = (tree.last_pid, processes.get_mut(&tree.root)) {
+        go_on_after(last, root)?;
+    }
     Ok(Grown { processes, init })
+}
+
+/// The next pid in the container's namespace is a new one there (`ns_last_pid`, pid_namespaces(7)). The file is about the
+/// namespace of whoever writes it, so a task of the container does, with a descriptor of ours.
+fn go_on_after(last: Pid, root: &mut TargetProcess) -> Result<()> {
+    let path = "/proc/sys/kernel/ns_last_pid";
+    let file = std::fs::File::options().write(true).open(path);
+    let file = file.map_err(|e| kernel::Error::io(format!("open {path}"), &e))?;
+    let number = 1 + root.proc.numbers("fd")?.last().copied().unwrap_or(2);
+    let plants = [Plant {
+        fd: file.as_fd(),
+        number,
+        close_on_exec: true,
+    }];
+    plant(&mut root.leader, &root.pidfd, &plants)?;
+    let text = last.to_string();
+    let at = root.leader.put(text.as_bytes())?;
+    root.leader.must(
+        "write ns_last_pid",
+        call::write(number, at, text.len() as u64),
+    )?;
+    root.leader.must("close", call::close(number))?;
+    Ok(())
 }
 
 fn make(tasks: &mut BTreeMap<Pid, Stub>, tree: &Tree, step: Step) -> Result<()> {
