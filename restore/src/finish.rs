@@ -83,13 +83,14 @@ pub fn standing(pour: &mut Pour) -> Result<Vec<Stopped>> {
                 .find(|t| t.tid == tid)
                 .ok_or_else(|| gone(tid))
         };
-        if stopped(pour, pid) {
-            tasks.pidfd.signal(SIGSTOP)?;
-        }
         let leader = tasks.leader.remove()?;
         ready.push(threads::release(leader, record(pid)?)?);
         for (tid, stub) in tasks.threads {
             ready.push(threads::release(stub.into_task()?, record(tid)?)?);
+        }
+        // Only now: a stub would take the signal for its own.
+        if stopped(pour, pid) {
+            tasks.pidfd.signal(SIGSTOP)?;
         }
     }
     Ok(ready)
