@@ -114,7 +114,7 @@ fn a_damaged_one_is_refused_and_its_end_held_back() {
         here(&host, &format!("verify -q --pass < {file} > passed")).fails_with(3);
         here(&host, "verify passed").fails_with(3);
         here(&host, &format!("rm -rf d; unpack -C d {file}")).fails_with(3);
-        here(&host, "verify d").fails_with(3);
+        here(&host, "[ ! -e d ]").ok();
     }
 }
 

@@ -70,6 +70,32 @@ fn an_archive_gives_back_its_image_at_every_level() {
 }
 
 #[test]
+fn an_archive_is_read_by_one_thread_as_by_many() {
+    for archive in [pack(&small(b"abc"), 1), pack(&large(), 1)] {
+        let mut reader = Reader::open(Cursor::new(archive.clone())).unwrap();
+        while reader.next().unwrap().is_some() {}
+        assert!(reader.sealed());
+        reader.expect_nothing_more().unwrap();
+        // Cut, and with a wrong digest in the last lines.
+        let end = archive.len() - 200;
+        let bad = [
+            archive[..end].to_vec(),
+            [&archive[..end], &[b'x'], &archive[end + 1..]].concat(),
+        ];
+        for bad in bad {
+            let mut reader = Reader::open(Cursor::new(bad)).unwrap();
+            let error = loop {
+                match reader.next() {
+                    Ok(entry) => assert!(entry.is_some(), "it was believed"),
+                    Err(error) => break error,
+                }
+            };
+            assert!(error.is_bad_archive(), "{error}");
+        }
+    }
+}
+
+#[test]
 fn the_same_image_gives_the_same_archive() {
     assert!(pack(&large(), 1) == pack(&large(), 1));
 }

@@ -2,12 +2,14 @@
 #![allow(dead_code)] // each test uses some of it
 
 use ferry_tests::built;
+use image::header::Created;
 use image::ids::{SpaceId, TableId};
 use image::tree::{Process, State, Tree};
 use image::{Header, Member, MemberKind, Pages, Range, Space, Writer};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// A tool that was built beside the test.
 pub fn tool(name: &str) -> Command {
@@ -75,7 +77,7 @@ pub fn run(name: &str, arguments: &[&str], input: &[u8]) -> Ended {
 /// A header as `checkpoint` writes it.
 pub fn header() -> Header {
     let mut header = Header::new("checkpoint 0.1.0", "web", "4711");
-    header.created.unix_ns = 1_732_356_000_000_000_000;
+    header.created = Created::at(UNIX_EPOCH + Duration::from_secs(1_732_356_000));
     header.host.architecture = std::env::consts::ARCH.to_owned();
     header.host.kernel = String::from("6.1.0");
     header.host.hostname = String::from("alder");

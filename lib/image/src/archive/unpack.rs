@@ -16,22 +16,33 @@ use std::thread::{self, JoinHandle};
 use xxhash_rust::xxh3::xxh3_64;
 use zstd::zstd_safe;
 
-/// The image inside an archive. Everything is done by the calling thread until [`Source::parallel`].
+/// The image inside an archive.
 pub(crate) struct ArchiveSource {
-    pool: Pool,
-    /// The input, until the threads have it.
-    feed: Option<Feed<Box<dyn Read + Send>>>,
-    /// What the threads bring, once there are any.
-    items: Option<Receiver<Item>>,
+    work: Work,
     chunk: Option<Current>,
-    /// Consumed before there were threads, and not yet digested.
-    early: Vec<Consumed>,
-    digest: Option<SyncSender<Consumed>>,
-    sealer: Option<JoinHandle<Result<Sealer, Error>>>,
+    pool: Pool,
 }
 
-/// A chunk, what its bytes were, and the digests the archive gives for it.
-type Consumed = (Chunk, Marks, Vec<u8>);
+/// Who does the work.
+enum Work {
+    /// The caller's thread, so that a caller may still fork when it has read the first entries.
+    Alone(Box<Alone>),
+    /// Threads of ours.
+    Threads(Threads),
+    /// Nobody: it has failed before.
+    Ended,
+}
+
+struct Alone {
+    feed: Feed,
+    sealer: Sealer,
+}
+
+struct Threads {
+    items: Receiver<Item>,
+    digest: Option<SyncSender<(Chunk, Marks, Vec<u8>)>>,
+    sealer: Option<JoinHandle<Result<Sealer, Error>>>,
+}
 
 struct Current {
     chunk: Chunk,
@@ -55,14 +66,22 @@ enum Item {
     Fault(Fault),
 }
 
-/// A frame to be decompressed.
-struct Job {
-    frame: Vec<u8>,
+/// A frame, as it was read.
+struct Frame {
+    compressed: Vec<u8>,
     content: usize,
     checksum: u64,
     /// Where it lies, for words.
     place: Place,
-    chunk: SyncSender<Result<Chunk, Fault>>,
+}
+
+/// A frame, and where its chunk goes.
+type Job = (Frame, SyncSender<Result<Chunk, Fault>>);
+
+/// What comes next in an archive.
+enum Next {
+    Frame(Frame, Vec<u8>),
+    Seal(Vec<u8>),
 }
 
 #[derive(Clone, Copy)]
@@ -83,9 +102,10 @@ impl Place {
 impl ArchiveSource {
     /// Reads the opening frame.
     pub fn open(input: impl Read + Send + 'static) -> Result<ArchiveSource, Error> {
+        let place = Place { frame: 0, byte: 0 };
         let mut feed = Feed {
-            input: Box::new(input) as Box<dyn Read + Send>,
-            place: Place { frame: 0, byte: 0 },
+            input: Box::new(input),
+            place,
         };
         let title = match feed.opening() {
             Ok(title) => title,
@@ -93,80 +113,16 @@ impl ArchiveSource {
             Err(Fault::At(error)) => return Err(error),
             Err(Fault::Damaged(what)) => return Err(Error::Unrecognised { what }),
         };
-        let version = title
-            .strip_prefix(TITLE)
-            .and_then(|rest| rest.strip_suffix('\n'));
-        match version.and_then(|version| version.parse().ok()) {
-            None => {
-                let what = String::from("it is in zstd frames, but not those of an archive");
-                return Err(Error::Unrecognised { what });
-            }
-            Some(found) if found != u64::from(ARCHIVE_VERSION) => {
-                let entry = String::from("of the archive itself");
-                return Err(Error::Version {
-                    entry,
-                    found,
-                    known: ARCHIVE_VERSION,
-                });
-            }
-            // One way to write it: `01` is not it.
-            Some(_) if title != format!("{TITLE}{ARCHIVE_VERSION}\n") => {
-                let what =
-                    String::from("the title of the archive is not written as the format says");
-                return Err(Error::Unrecognised { what });
-            }
-            Some(_) => (),
-        }
-
+        check_title(&title)?;
+        let sealer = Sealer::default();
         Ok(ArchiveSource {
-            pool: Pool::default(),
-            feed: Some(feed),
-            items: None,
+            work: Work::Alone(Box::new(Alone { feed, sealer })),
             chunk: None,
-            early: Vec::new(),
-            digest: None,
-            sealer: None,
+            pool: Pool::default(),
         })
     }
 
-    fn start(&mut self) {
-        let Some(feed) = self.feed.take() else {
-            return;
-        };
-        let pool = &self.pool;
-        let (jobs_to, jobs) = channel::<Job>();
-        let jobs = Arc::new(Mutex::new(jobs));
-        for _ in 0..workers() {
-            let (jobs, pool) = (jobs.clone(), pool.clone());
-            thread::spawn(move || decompress_frames(&jobs, &pool));
-        }
-        let (items_to, items) = sync_channel(workers() + 1);
-        let feeding = pool.clone();
-        thread::spawn(move || feed.run(&jobs_to, &items_to, &feeding));
-        let (digest, chunks) = sync_channel(2);
-        self.sealer = Some(thread::spawn(move || digest_chunks(chunks)));
-        for consumed in self.early.drain(..) {
-            // Where a digest is wrong, the next chunk's sending says so.
-            let _ = digest.send(consumed);
-        }
-        self.items = Some(items);
-        self.digest = Some(digest);
-    }
-
-    /// The next thing in the archive.
-    fn next(&mut self) -> Result<Item, Fault> {
-        if let Some(items) = &self.items {
-            return items.recv().map_err(|_| died());
-        }
-        let feed = self.feed.as_mut().ok_or_else(died)?;
-        let (jobs_to, jobs) = channel();
-        let item = feed.next(&jobs_to, &self.pool)?;
-        drop(jobs_to);
-        decompress_frames(&Mutex::new(jobs), &self.pool);
-        Ok(item)
-    }
-
-    /// Sends the chunk, which was consumed, to be digested.
+    /// Has the chunk, which was consumed, digested and compared.
     fn send(&mut self) -> Result<(), Fault> {
         let Some(Current {
             chunk,
@@ -177,12 +133,106 @@ impl ArchiveSource {
         else {
             return Ok(());
         };
-        if self.feed.is_some() {
-            self.early.push((chunk, marks, lines));
-            return Ok(());
+        match &mut self.work {
+            Work::Alone(alone) => {
+                compare(&alone.sealer.chunk(&chunk, &marks), &lines).map_err(Fault::At)
+            }
+            Work::Threads(threads) => threads.send((chunk, marks, lines)),
+            Work::Ended => Err(died()),
         }
+    }
+
+    fn next(&mut self) -> Result<Current, Fault> {
+        let (chunk, lines) = match &mut self.work {
+            Work::Alone(alone) => match alone.feed.next(&self.pool)? {
+                Next::Frame(frame, lines) => {
+                    let mut decompressor = zstd::bulk::Decompressor::new();
+                    (decompress(&mut decompressor, frame, &self.pool)?, lines)
+                }
+                Next::Seal(_) => return Err(early_seal()),
+            },
+            Work::Threads(threads) => match threads.items.recv().map_err(|_| died())? {
+                Item::Frame { chunk, lines } => (chunk.recv().map_err(|_| died())??, lines),
+                Item::Fault(fault) => return Err(fault),
+                Item::Seal(_) | Item::Exhausted(_) => return Err(early_seal()),
+            },
+            Work::Ended => return Err(died()),
+        };
+        let marks = Marks::default();
+        Ok(Current {
+            chunk,
+            at: 0,
+            marks,
+            lines,
+        })
+    }
+
+    /// The digests of all that was consumed.
+    fn sealer(&mut self) -> Result<Sealer, Fault> {
+        match &mut self.work {
+            Work::Alone(alone) => Ok(std::mem::take(&mut alone.sealer)),
+            Work::Threads(threads) => threads.join(),
+            Work::Ended => Err(died()),
+        }
+    }
+}
+
+fn check_title(title: &str) -> Result<(), Error> {
+    let version = title
+        .strip_prefix(TITLE)
+        .and_then(|rest| rest.strip_suffix('\n'));
+    let what = match version.and_then(|version| version.parse().ok()) {
+        None => "it is in zstd frames, but not those of an archive",
+        Some(found) if found != u64::from(ARCHIVE_VERSION) => {
+            let entry = String::from("of the archive itself");
+            return Err(Error::Version {
+                entry,
+                found,
+                known: ARCHIVE_VERSION,
+            });
+        }
+        // One way to write it: `01` is not it.
+        Some(_) if title != format!("{TITLE}{ARCHIVE_VERSION}\n") => {
+            "the title of the archive is not written as the format says"
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(Error::Unrecognised { what: what.into() })
+}
+
+fn died() -> Fault {
+    Fault::Read(std::io::Error::other(
+        "a thread that reads the archive has died",
+    ))
+}
+
+fn early_seal() -> Fault {
+    Fault::damaged("the seal comes before the end record")
+}
+
+impl Threads {
+    fn start(alone: Alone, pool: Pool) -> Threads {
+        let Alone { feed, sealer } = alone;
+        let (jobs_to, jobs) = channel::<Job>();
+        let jobs = Arc::new(Mutex::new(jobs));
+        for _ in 0..workers() {
+            let (jobs, pool) = (jobs.clone(), pool.clone());
+            thread::spawn(move || decompress_frames(&jobs, &pool));
+        }
+        let (items_to, items) = sync_channel(workers() + 1);
+        thread::spawn(move || feed.run(&jobs_to, &items_to, &pool));
+        let (digest, chunks) = sync_channel(2);
+        let sealer = thread::spawn(move || digest_chunks(sealer, chunks));
+        Threads {
+            items,
+            digest: Some(digest),
+            sealer: Some(sealer),
+        }
+    }
+
+    fn send(&mut self, consumed: (Chunk, Marks, Vec<u8>)) -> Result<(), Fault> {
         match &self.digest {
-            Some(digest) if digest.send((chunk, marks, lines)).is_ok() => Ok(()),
+            Some(digest) if digest.send(consumed).is_ok() => Ok(()),
             // It ends early only when it found a wrong digest.
             _ => Err(self.join().err().unwrap_or_else(died)),
         }
@@ -197,17 +247,7 @@ impl ArchiveSource {
     }
 }
 
-fn died() -> Fault {
-    Fault::Read(std::io::Error::other(
-        "a thread that reads the archive has died",
-    ))
-}
-
 impl Source for ArchiveSource {
-    fn parallel(&mut self) {
-        self.start();
-    }
-
     fn fill(&mut self) -> Result<&[u8], Fault> {
         if self
             .chunk
@@ -215,22 +255,7 @@ impl Source for ArchiveSource {
             .is_none_or(|current| current.at >= current.chunk.len())
         {
             self.send()?;
-            match self.next()? {
-                Item::Frame { chunk, lines } => {
-                    let chunk = chunk.recv().map_err(|_| died())??;
-                    let marks = Marks::default();
-                    self.chunk = Some(Current {
-                        chunk,
-                        at: 0,
-                        marks,
-                        lines,
-                    });
-                }
-                Item::Fault(fault) => return Err(fault),
-                Item::Seal(_) | Item::Exhausted(_) => {
-                    return Err(Fault::damaged("the seal comes before the end record"));
-                }
-            }
+            self.chunk = Some(self.next()?);
         }
         let current = self.chunk.as_ref();
         Ok(current
@@ -252,6 +277,13 @@ impl Source for ArchiveSource {
         }
     }
 
+    fn parallel(&mut self) {
+        self.work = match std::mem::replace(&mut self.work, Work::Ended) {
+            Work::Alone(alone) => Work::Threads(Threads::start(*alone, self.pool.clone())),
+            other => other,
+        };
+    }
+
     fn finish(&mut self) -> Result<bool, Fault> {
         if self
             .chunk
@@ -260,38 +292,59 @@ impl Source for ArchiveSource {
         {
             return Err(Fault::damaged("bytes follow the end of the image"));
         }
-        self.start();
         self.send()?;
-        let computed = self.join()?.seal();
-        match self.next()? {
-            Item::Seal(given) if given == computed => Ok(true),
-            Item::Seal(_) => Err(Fault::damaged("the seal is not that of this image")),
-            Item::Fault(fault) => Err(fault),
-            _ => Err(Fault::damaged("frames follow the end of the image")),
+        let computed = self.sealer()?.seal();
+        let given = match &mut self.work {
+            Work::Alone(alone) => match alone.feed.next(&self.pool)? {
+                Next::Seal(given) => Some(given),
+                Next::Frame(..) => None,
+            },
+            Work::Threads(threads) => match threads.items.recv().map_err(|_| died())? {
+                Item::Seal(given) => Some(given),
+                Item::Fault(fault) => return Err(fault),
+                Item::Frame { .. } | Item::Exhausted(_) => None,
+            },
+            Work::Ended => return Err(died()),
+        };
+        match given {
+            Some(given) if given == computed => Ok(true),
+            Some(_) => Err(Fault::damaged("the seal is not that of this image")),
+            None => Err(Fault::damaged("frames follow the end of the image")),
         }
     }
 
     fn exhausted(&mut self) -> Result<bool, Fault> {
-        self.start();
-        match self.next()? {
-            Item::Exhausted(exhausted) => Ok(exhausted),
-            Item::Fault(fault) => Err(fault),
-            _ => Ok(false),
+        match &mut self.work {
+            Work::Alone(alone) => Ok(read_some(&mut alone.feed.input, &mut [0])? == 0),
+            Work::Threads(threads) => match threads.items.recv().map_err(|_| died())? {
+                Item::Exhausted(exhausted) => Ok(exhausted),
+                Item::Fault(fault) => Err(fault),
+                Item::Frame { .. } | Item::Seal(_) => Ok(false),
+            },
+            Work::Ended => Err(died()),
         }
     }
 }
 
 /// The input, and how far it was read.
-struct Feed<R> {
-    input: R,
+struct Feed {
+    input: Box<dyn Read + Send>,
     place: Place,
 }
 
-impl<R: Read> Feed<R> {
+impl Feed {
     /// Reads frames until the seal and hands them on, until nobody takes them.
     fn run(mut self, jobs: &Sender<Job>, items: &SyncSender<Item>, pool: &Pool) {
         loop {
-            let item = self.next(jobs, pool).unwrap_or_else(Item::Fault);
+            let item = self.next(pool).and_then(|next| match next {
+                Next::Seal(seal) => Ok(Item::Seal(seal)),
+                Next::Frame(frame, lines) => {
+                    let (chunk_to, chunk) = sync_channel(1);
+                    jobs.send((frame, chunk_to)).map_err(|_| died())?;
+                    Ok(Item::Frame { chunk, lines })
+                }
+            });
+            let item = item.unwrap_or_else(Item::Fault);
             let more = matches!(item, Item::Frame { .. });
             let sealed = matches!(item, Item::Seal(_));
             if items.send(item).is_err() {
@@ -318,13 +371,13 @@ impl<R: Read> Feed<R> {
         Ok(String::from_utf8_lossy(&title).into_owned())
     }
 
-    fn next(&mut self, jobs: &Sender<Job>, pool: &Pool) -> Result<Item, Fault> {
+    fn next(&mut self, pool: &Pool) -> Result<Next, Fault> {
         self.place.frame += 1;
         let place = self.place;
         let (magic, len) = self.frame_header()?;
         match magic {
             PRELUDE if (PRELUDE_FIXED..=PRELUDE_FIXED + MAX_LINES).contains(&len) => (),
-            SEAL if len <= MAX_TEXT => return self.exactly(len, Vec::new()).map(Item::Seal),
+            SEAL if len <= MAX_TEXT => return self.exactly(len, Vec::new()).map(Next::Seal),
             PRELUDE | SEAL => return Err(place.damaged("an absurd length")),
             _ => return Err(place.damaged("an unknown kind of frame")),
         }
@@ -340,18 +393,15 @@ impl<R: Read> Feed<R> {
             return Err(place.damaged("absurd lengths"));
         }
         let lines = self.exactly(len - PRELUDE_FIXED, Vec::new())?;
-        let frame = self.exactly(compressed, pool.take())?;
-        let (chunk_to, chunk) = sync_channel(1);
+        let compressed = self.exactly(compressed, pool.take())?;
         let checksum = u64::from_le_bytes(checksum);
-        let job = Job {
-            frame,
+        let frame = Frame {
+            compressed,
             content,
             checksum,
             place,
-            chunk: chunk_to,
         };
-        jobs.send(job).map_err(|_| died())?;
-        Ok(Item::Frame { chunk, lines })
+        Ok(Next::Frame(frame, lines))
     }
 
     /// Magic number and length of a skippable frame.
@@ -395,37 +445,46 @@ fn decompress_frames(jobs: &Mutex<Receiver<Job>>, pool: &Pool) {
     let mut decompressor = zstd::bulk::Decompressor::new();
     loop {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job {
-            frame,
-            content,
-            checksum,
-            place,
-            chunk,
-        }) = next
-        else {
+        let Ok((frame, chunk)) = next else {
             return;
         };
-        let result = match &mut decompressor {
-            _ if xxh3_64(&frame) != checksum => Err(place.damaged("a wrong checksum")),
-            Ok(decompressor) => {
-                let mut bytes = pool.take();
-                bytes.reserve(content);
-                match decompressor.decompress_to_buffer(&frame, &mut bytes) {
-                    Ok(len) if len == content => Ok(pool.share(bytes)),
-                    Ok(_) => Err(place.damaged("not as many bytes as it says")),
-                    Err(_) => Err(place.damaged("what zstd cannot decompress")),
-                }
-            }
-            Err(error) => Err(std::io::Error::new(error.kind(), error.to_string()).into()),
-        };
-        pool.give(frame);
-        let _ = chunk.send(result);
+        let _ = chunk.send(decompress(&mut decompressor, frame, pool));
     }
 }
 
+fn decompress(
+    decompressor: &mut std::io::Result<zstd::bulk::Decompressor<'_>>,
+    frame: Frame,
+    pool: &Pool,
+) -> Result<Chunk, Fault> {
+    let Frame {
+        compressed,
+        content,
+        checksum,
+        place,
+    } = frame;
+    let result = match decompressor {
+        _ if xxh3_64(&compressed) != checksum => Err(place.damaged("a wrong checksum")),
+        Ok(decompressor) => {
+            let mut bytes = pool.take();
+            bytes.reserve(content);
+            match decompressor.decompress_to_buffer(&compressed, &mut bytes) {
+                Ok(len) if len == content => Ok(pool.share(bytes)),
+                Ok(_) => Err(place.damaged("not as many bytes as it says")),
+                Err(_) => Err(place.damaged("what zstd cannot decompress")),
+            }
+        }
+        Err(error) => Err(std::io::Error::new(error.kind(), error.to_string()).into()),
+    };
+    pool.give(compressed);
+    result
+}
+
 /// Digests chunks and compares with their lines, up to the first that is wrong.
-fn digest_chunks(chunks: Receiver<(Chunk, Marks, Vec<u8>)>) -> Result<Sealer, Error> {
-    let mut sealer = Sealer::default();
+fn digest_chunks(
+    mut sealer: Sealer,
+    chunks: Receiver<(Chunk, Marks, Vec<u8>)>,
+) -> Result<Sealer, Error> {
     for (chunk, marks, lines) in chunks {
         compare(&sealer.chunk(&chunk, &marks), &lines)?;
     }

@@ -1,16 +1,17 @@
 //! An image with one entry of every kind, for the tests.
 #![allow(dead_code)] // each test uses some of it
 
-use image::header::Header;
+use image::header::{Created, Header};
 use image::{Error, Member, MemberKind, Pages, Range, Reader, Segment, Space, Tap, Writer};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
 
 pub fn header() -> Header {
     let mut header = Header::new("test 0", "web", "4711");
-    header.created.unix_ns = 1_732_356_000_000_000_000;
+    header.created = Created::at(UNIX_EPOCH + Duration::from_secs(1_732_356_000));
     header
 }
 
@@ -157,6 +158,7 @@ pub fn finish(mut reader: Reader, tap: Option<Box<dyn Tap>>) -> Result<Reader, E
     if let Some(tap) = tap {
         reader.set_tap(tap)?;
     }
+    reader.parallel();
     while reader.next()?.is_some() {}
     Ok(reader)
 }
