@@ -72,27 +72,27 @@ fn an_archive_gives_back_its_image_at_every_level() {
 #[test]
 fn an_archive_is_read_by_one_thread_as_by_many() {
     for archive in [pack(&small(b"abc"), 1), pack(&large(), 1)] {
-        let mut reader = Reader::open(Cursor::new(archive.clone())).unwrap();
-        while reader.next().unwrap().is_some() {}
+        let mut reader = alone(archive.clone()).unwrap();
         assert!(reader.sealed());
         reader.expect_nothing_more().unwrap();
         // Cut, and with a wrong digest in the last lines.
         let end = archive.len() - 200;
         let bad = [
             archive[..end].to_vec(),
-            [&archive[..end], &[b'x'], &archive[end + 1..]].concat(),
+            [&archive[..end], b"x", &archive[end + 1..]].concat(),
         ];
         for bad in bad {
-            let mut reader = Reader::open(Cursor::new(bad)).unwrap();
-            let error = loop {
-                match reader.next() {
-                    Ok(entry) => assert!(entry.is_some(), "it was believed"),
-                    Err(error) => break error,
-                }
-            };
+            let error = alone(bad).err().expect("it was believed");
             assert!(error.is_bad_archive(), "{error}");
         }
     }
+}
+
+/// Reads to the end without threads.
+fn alone(archive: Vec<u8>) -> Result<Reader, Error> {
+    let mut reader = Reader::open(Cursor::new(archive))?;
+    while reader.next()?.is_some() {}
+    Ok(reader)
 }
 
 #[test]
