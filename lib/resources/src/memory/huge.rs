@@ -9,6 +9,7 @@ use kernel::pagemap::PageMap;
 use kernel::remote::{Call, Caller};
 use kernel::{userfault, vm};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Size of a huge page, in bytes (x86-64).
 const HUGE: u64 = 2 << 20;
@@ -121,6 +122,76 @@ pub(super) fn place(shadows: &[Shadow], ranges: &[Range<u64>]) -> Vec<Range<u64>
     placed
 }
 
+/// Bytes decided on together.
+pub(super) const PORTION: u64 = 4 * HUGE;
+
+/// Cuts ranges so that none is longer than a portion, at whole huge pages.
+pub(super) fn cut(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut all = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let mut at = range.start;
+        while at < range.end {
+            let end = range.end.min(at - at % PORTION + PORTION);
+            all.push(at..end);
+            at = end;
+        }
+    }
+    all
+}
+
+/// Whether all of these lie in shadows.
+pub(super) fn is_in(shadows: &[Shadow], ranges: &[Range<u64>]) -> bool {
+    ranges.iter().all(|range| {
+        let over = |s: &Shadow| s.base <= range.start && range.end <= s.base + s.len();
+        shadows.iter().any(over)
+    })
+}
+
+/// What huge pages cost on this host at this time. In a virtual machine whose host takes free memory back, the large
+/// free pieces are the ones that were taken back, and each costs many times what small pages do.
+#[derive(Debug, Default)]
+pub(super) struct Price {
+    /// Mean of the last ones, nanoseconds of processor time for a MiB.
+    mean: AtomicU64,
+    /// Portions decided against since the last try.
+    declined: AtomicU64,
+}
+
+/// What small pages cost: 380 to 550 on the machines measured.
+const DEAR: u64 = 600_000;
+/// After so many portions in small pages, huge ones are tried again.
+const PATIENCE: u64 = 16;
+
+impl Price {
+    /// Tells what some bytes did cost.
+    pub fn paid(&self, nanoseconds: u64, bytes: usize) {
+        let one = nanoseconds.saturating_mul(1 << 20) / bytes.max(1) as u64;
+        let before = self.mean.load(Relaxed);
+        self.mean.store((3 * before + one) / 4, Relaxed);
+    }
+
+    /// Whether huge pages are worth it for the next portion.
+    pub fn is_right(&self) -> bool {
+        if self.mean.load(Relaxed) <= DEAR {
+            return true;
+        }
+        if self.declined.fetch_add(1, Relaxed) + 1 < PATIENCE {
+            return false;
+        }
+        self.declined.store(0, Relaxed);
+        self.mean.store(DEAR / 2, Relaxed);
+        true
+    }
+}
+
+/// Processor time of this thread, nanoseconds: what others take of the machine does not count.
+pub(super) fn spent() -> u64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.map_or(0, |t| {
+        t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64
+    })
+}
+
 /// Moves all pages from the shadows to where they belong, and takes the shadows away.
 pub(super) fn settle(process: &mut TargetProcess, space: &Space) -> Result<()> {
     let shadows = shadows(space)?;
@@ -226,6 +297,32 @@ mod tests {
             prot: Prot(3),
             base,
         }
+    }
+
+    #[test]
+    fn dear_huge_pages_are_declined_and_tried_again() {
+        let price = Price::default();
+        assert!(price.is_right());
+        (0..8).for_each(|_| price.paid(100_000, 1 << 20));
+        assert!(price.is_right());
+        (0..8).for_each(|_| price.paid(1_500_000, 1 << 19));
+        let tries: Vec<bool> = (0..PATIENCE).map(|_| price.is_right()).collect();
+        assert_eq!(tries.iter().filter(|right| **right).count(), 1);
+        assert_eq!(tries.last(), Some(&true));
+        (0..2).for_each(|_| price.paid(3_000_000, 1 << 20));
+        assert!(!price.is_right());
+    }
+
+    #[test]
+    fn portions_end_at_whole_huge_pages() {
+        assert_eq!(
+            cut(&[PAGE..2 * PORTION + PAGE]),
+            [
+                PAGE..PORTION,
+                PORTION..2 * PORTION,
+                2 * PORTION..2 * PORTION + PAGE
+            ]
+        );
     }
 
     #[test]

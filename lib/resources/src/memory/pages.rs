@@ -2,7 +2,7 @@
 //! and a constant number of buffers.
 
 use super::Layout;
-use super::huge::{self, Shadow};
+use super::huge::{self, Price, Shadow};
 use crate::{Error, Result};
 use image::format::{Pages, Range, Space as Owner};
 use image::memory::{Run, Shared, Space};
@@ -105,6 +105,8 @@ struct Piece {
     pid: Pid,
     ranges: Vec<Address>,
     bytes: Vec<u8>,
+    /// All of it goes to huge pages.
+    huge: bool,
 }
 
 /// Places pages while more arrive: workers that write into processes what was read from the stream.
@@ -115,6 +117,7 @@ pub struct Filler {
     workers: Vec<JoinHandle<Result<()>>>,
     /// Where huge pages are filled in, by process.
     shadows: HashMap<Pid, Vec<Shadow>>,
+    price: Arc<Price>,
 }
 
 impl std::fmt::Debug for Filler {
@@ -132,10 +135,11 @@ impl Filler {
             let _ = used.send(Vec::with_capacity(CHUNK));
         }
         let queue = Arc::new(Mutex::new(queue));
+        let price = Arc::new(Price::default());
         let workers = (0..WORKERS)
             .map(|_| {
-                let (queue, used) = (queue.clone(), used.clone());
-                std::thread::spawn(move || work(&queue, &used))
+                let (queue, used, price) = (queue.clone(), used.clone(), price.clone());
+                std::thread::spawn(move || work(&queue, &used, &price))
             })
             .collect();
         Filler {
@@ -143,6 +147,7 @@ impl Filler {
             empty,
             workers,
             shadows: HashMap::new(),
+            price,
         }
     }
 
@@ -158,9 +163,17 @@ impl Filler {
         if let Entry::Vacant(new) = self.shadows.entry(pid) {
             new.insert(huge::shadows(space)?);
         }
-        let shadows = self.shadows.get(&pid).map_or(&[][..], Vec::as_slice);
-        let placed = huge::place(shadows, &ranges);
-        self.read(pid, &placed, from)
+        // In portions, so that what huge pages cost is known before all of them are decided on.
+        let mut portion = Vec::new();
+        for range in huge::cut(&ranges) {
+            let shadows = self.shadows.get(&pid).map_or(&[][..], Vec::as_slice);
+            let shadows = if self.price.is_right() { shadows } else { &[] };
+            portion.extend(huge::place(shadows, std::slice::from_ref(&range)));
+            if length(&portion) >= huge::PORTION as usize {
+                self.read(pid, &std::mem::take(&mut portion), from)?;
+            }
+        }
+        self.read(pid, &portion, from)
     }
 
     fn read(&mut self, pid: Pid, ranges: &[Address], from: &mut dyn Read) -> Result<()> {
@@ -170,7 +183,14 @@ impl Filler {
             };
             bytes.resize(length(&ranges), 0);
             from.read_exact(&mut bytes).map_err(image_error)?;
-            let piece = Piece { pid, ranges, bytes };
+            let shadows = self.shadows.get(&pid).map_or(&[][..], Vec::as_slice);
+            let huge = huge::is_in(shadows, &ranges);
+            let piece = Piece {
+                pid,
+                ranges,
+                bytes,
+                huge,
+            };
             if queue.send(piece).is_err() {
                 return self.failed();
             }
@@ -201,13 +221,23 @@ impl Filler {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Piece>>, used: &SyncSender<Vec<u8>>) -> Result<()> {
+fn work(queue: &Mutex<Receiver<Piece>>, used: &SyncSender<Vec<u8>>, price: &Price) -> Result<()> {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Piece { pid, ranges, bytes }) = next else {
+        let Ok(Piece {
+            pid,
+            ranges,
+            bytes,
+            huge,
+        }) = next
+        else {
             return Ok(());
         };
+        let start = huge::spent();
         vm::scatter(pid, &ranges, &bytes)?;
+        if huge {
+            price.paid(huge::spent().saturating_sub(start), bytes.len());
+        }
         // Whoever reads may have ended by now.
         let _ = used.try_send(bytes);
     }
@@ -286,21 +316,21 @@ mod tests {
         let me = std::process::id() as Pid;
         let buffer = vec![1u8; 32 * CHUNK];
         let start = buffer.as_ptr() as u64;
-        let ranges = vec![start..start + buffer.len() as u64];
+        let ranges = [start..start + buffer.len() as u64, start..start];
         let mut seen = 0;
         let error = stream(me, &ranges, |bytes| {
             seen += bytes.len();
             Err(Error::Refused("closed".into()))
         });
         assert!(error.is_err() && seen == CHUNK);
-        let nothing = vec![4096..4096 + 32 * CHUNK as u64];
+        let nothing = [4096..4096 + 32 * CHUNK as u64, 0..0];
         assert!(stream(me, &nothing, |_| Ok(())).is_err());
     }
 
     #[test]
     fn a_failing_worker_ends_the_filling_with_its_error() {
         let mut filler = Filler::start();
-        let ranges: Vec<Address> = vec![4096..4096 + 64 * CHUNK as u64];
+        let ranges = [4096..4096 + 64 * CHUNK as u64, 0..0];
         let mut zeros = std::io::repeat(0);
         let me = std::process::id() as Pid;
         let read = filler.read(me, &ranges, &mut zeros);
