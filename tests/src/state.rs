@@ -158,7 +158,11 @@ impl Names {
             .iter()
             .any(|start| link.starts_with(start));
         if !anonymous {
-            return link.to_owned();
+            // A file that never had a name is shown by its inode (open(2), O_TMPFILE).
+            return match link.rsplit_once("/#") {
+                Some((directory, _)) if link.ends_with(" (deleted)") => directory.to_owned(),
+                _ => link.to_owned(),
+            };
         }
         let next = self.0.len();
         let number = *self.0.entry(link.to_owned()).or_insert(next);
@@ -274,11 +278,22 @@ fn without_devices(maps: &str) -> String {
         .collect()
 }
 
-/// `fdinfo` without what belongs to the place and not to the file: mount and inode numbers, times that run.
+/// `fdinfo` without what belongs to the place and not to the file: mount and inode numbers, times that run, what the
+/// kernel counts through, pids as the host knows them. An interest list has no order: the kernel sorts it by address.
 fn without_inodes(fdinfo: &str) -> String {
-    let gone = ["ino:", "mnt_id:", "it_value:", "lock:"];
-    fdinfo
-        .lines()
+    let gone = [
+        "ino:",
+        "mnt_id:",
+        "it_value:",
+        "lock:",
+        "eventfd-id:",
+        "Pid:",
+        "NSpid:",
+    ];
+    let mut lines: Vec<&str> = fdinfo.lines().collect();
+    lines.sort_unstable();
+    lines
+        .into_iter()
         .filter(|line| !gone.iter().any(|start| line.starts_with(start)))
         .map(|line| {
             // epoll and inotify lines name inodes and devices in the middle.

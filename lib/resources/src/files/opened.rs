@@ -13,11 +13,12 @@ use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
 use image::ids::{BlobId, FileId, Pid, PipeId, SharedId};
 use image::sockets::Socket;
 use kernel::descriptor::{
-    self, O_APPEND, O_ASYNC, O_DIRECT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH,
+    self, O_APPEND, O_ASYNC, O_DIRECT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDWR,
+    O_TMPFILE_BIT,
 };
 use kernel::open::Root;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -92,6 +93,8 @@ struct Maker<'a> {
     root: &'a Root,
     stdio: Stdio,
     fills: Fills,
+    /// Nameless files whose first open file description was given out.
+    given: HashSet<SharedId>,
     ends: HashMap<PipeId, pipe::Ends>,
     fifos: HashMap<PipeId, OwnedFd>,
 }
@@ -104,6 +107,7 @@ pub fn open(record: OpenFiles, target: &mut Target, stdio: Stdio) -> Result<Open
         root: &root,
         stdio,
         fills: Fills::default(),
+        given: HashSet::new(),
         ends: HashMap::new(),
         fifos: HashMap::new(),
     };
@@ -168,7 +172,7 @@ impl Maker<'_> {
         let (flags, position, root) = (file.flags, file.position, self.root);
         match &file.file {
             File::Regular(regular) => regular::restore(regular, flags, position, root),
-            File::Deleted(open) => object(open.inode, flags, target),
+            File::Deleted(open) => self.deleted(open.inode, flags, target),
             File::Memfd(open) => object(open.inode, flags, target),
             File::Directory(directory) => directory::restore(directory, flags, root),
             File::Opath(place) => opath::restore(place, flags, root),
@@ -187,6 +191,17 @@ impl Maker<'_> {
                 "open file {} is a socket, which is made with all others",
                 file.id.0
             ))),
+        }
+    }
+
+    /// The open file description that made a nameless file shows that in its flags: it is the one we made it by.
+    fn deleted(&mut self, id: SharedId, flags: u32, target: &Target) -> Result<OwnedFd> {
+        let made = O_TMPFILE_BIT | O_RDWR;
+        match target.objects.get(&id) {
+            Some(fd) if flags as i32 & made == made && self.given.insert(id) => {
+                Ok(descriptor::duplicate(fd.as_fd())?)
+            }
+            _ => object(id, flags, target),
         }
     }
 

@@ -159,9 +159,15 @@ impl Surroundings {
         found
     }
 
-    /// Whether a file was opened through a mount that the container does not have.
+    /// Whether a file was opened through a mount that the container does not have, and is not there by its path either
+    /// (as standard output into a file is, when it was opened before a mount namespace was made).
     pub fn is_outside(&self, file: &Seen) -> bool {
-        !self.mount_ids.contains(&(file.fdinfo.mount as u32)) || self.inside(&file.link).is_none()
+        let Some(path) = self.inside(&file.link) else {
+            return true;
+        };
+        let (device, inode) = file.key();
+        !self.mount_ids.contains(&(file.fdinfo.mount as u32))
+            && !self.leads_to(&path, device, inode)
     }
 
     /// Whether it is a memory file: on the kernel's own mount of tmpfs, which nobody can name (mm/memfd.c).
