@@ -2,7 +2,6 @@
 
 mod pair;
 
-use kernel::remote::Caller;
 use pair::{Sleeper, everybody, free_ids, must, to_source, words};
 use resources::{credentials, signals, threads};
 

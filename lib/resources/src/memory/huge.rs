@@ -160,7 +160,7 @@ pub(super) struct Price {
 /// What small pages cost: 380 to 550 on the machines measured.
 const DEAR: u64 = 600_000;
 /// After so many portions in small pages, huge ones are tried again.
-const PATIENCE: u64 = 16;
+const PATIENCE: u64 = 48;
 
 impl Price {
     /// Tells what some bytes did cost.
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn portions_end_at_whole_huge_pages() {
         assert_eq!(
-            cut(&[PAGE..2 * PORTION + PAGE]),
+            cut(&[0..0, PAGE..2 * PORTION + PAGE]),
             [
                 PAGE..PORTION,
                 PORTION..2 * PORTION,

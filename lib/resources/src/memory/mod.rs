@@ -161,9 +161,9 @@ mod tests {
     fn the_stub_s_place_is_free_in_every_layout() {
         let first = layout(&[0x400000..0x500000, 0x10000..0x20000]);
         assert_eq!(free_everywhere([&first]).unwrap(), 0x21000);
-        let second = layout(&[0x20000..0x300000]);
+        let second = layout(&[0x20000..0x200000, 0x200000..0x300000]);
         assert_eq!(free_everywhere([&first, &second]).unwrap(), 0x301000);
         assert_eq!(free_everywhere([]).unwrap(), LOWEST + PAGE);
-        assert!(free_everywhere([&layout(&[0..TOP])]).is_err());
+        assert!(free_everywhere([&layout(&[0..LOWEST, LOWEST..TOP])]).is_err());
     }
 }
