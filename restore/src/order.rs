@@ -7,8 +7,6 @@ use crate::pour::Pour;
 use anyhow::{Context, anyhow};
 use image::container::Container;
 use image::{Header, Reader};
-use kernel::namespaces::Kind;
-use resources::namespaces::is_own;
 use resources::namespaces::time::Clocks;
 use resources::vessel;
 use resources::{Blocker, Error};
@@ -143,12 +141,6 @@ fn release(mut pour: Pour) -> resources::Result<Running> {
         pid: root_pid,
         addresses: pour.vessel.addresses().to_vec(),
     };
-    if let Some(last) = pour.tree.as_ref().and_then(|tree| tree.last_pid)
-        && is_own(root_pid, Kind::Pid)?
-    {
-        // The next pid is a new one, as it would have been. Where this host counts less far, any free one will do.
-        let _ = kernel::namespaces::set_last_pid(root_pid, last);
-    }
     pour.vessel.release(root_pid, pour.init.take())?;
     for task in ready {
         task.detach(0)?;
