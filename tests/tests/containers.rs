@@ -316,7 +316,7 @@ fn a_container_without_proc_has_no_extra_process() {
     ))
     .ok();
     let before = host.pids().len();
-    restored(&host, "-n hello --network none", &archive);
+    restored(&host, "--name hello --network none", &archive);
     // One for the program, one for process 1 of its namespace, as its own pid there is not 1, and the keeper.
     assert!(
         host.pids().len() <= before + 3,
