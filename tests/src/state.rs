@@ -5,13 +5,14 @@ use crate::Program;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// What `/proc` tells about every process of a tree: by pid inside, then by file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State(BTreeMap<i32, BTreeMap<String, String>>);
 
 /// The lines of `status` that a crossing must not change.
-const STATUS: [&str; 28] = [
+const STATUS: [&str; 27] = [
     "Name",
     "Umask",
     "NSpid",
@@ -34,7 +35,6 @@ const STATUS: [&str; 28] = [
     "NoNewPrivs",
     "Seccomp",
     "Seccomp_filters",
-    "FDSize",
     "VmLck",
     "CoreDumping",
     "THP_enabled",
@@ -74,7 +74,7 @@ impl State {
             };
             if let Some(status) = process.get_mut("status") {
                 let gone = |line: &str| {
-                    !["Threads", "FDSize", "SigPnd", "ShdPnd", "SigBlk"]
+                    !["Threads", "SigPnd", "ShdPnd", "SigBlk"]
                         .iter()
                         .any(|key| line.starts_with(key))
                 };
@@ -87,15 +87,23 @@ impl State {
         self
     }
 
-    /// Panics with a list of all differences, unless there are none.
+    /// Waits until the program's state, looked at by `look`, is this one; panics with a list of all differences if it
+    /// does not come to it. Right after a restore, threads are still on their way back into the calls they were in.
     #[track_caller]
-    pub fn assert_same(&self, after: &State) {
-        let differences = self.differences(after);
-        assert!(
-            differences.is_empty(),
-            "the state differs after the restore:\n{}",
-            differences.join("\n")
-        );
+    pub fn assert_kept_by(&self, program: &Program, look: fn(State) -> State) {
+        let start = Instant::now();
+        loop {
+            let differences = self.differences(&look(program.state()));
+            if differences.is_empty() {
+                return;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(3),
+                "the state differs after the restore:\n{}",
+                differences.join("\n")
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Every difference as a line.
@@ -181,7 +189,12 @@ fn process(at: &Path, names: &mut Names) -> Option<(i32, BTreeMap<String, String
             .ok()
             .map(|l| l.to_string_lossy().into_owned())
     };
-    let status = status(&text("status")?);
+    let whole = text("status")?;
+    let mut status = status(&whole);
+    if whole.contains("\nState:\tZ") {
+        // Of a process that has ended, what its parent and group can still see.
+        status.retain(|key, _| ["Name", "NSpid", "NSpgid", "NSsid"].contains(&key.as_str()));
+    }
     let inside: i32 = status.get("NSpid")?.parse().ok()?;
     let mut process = BTreeMap::new();
     let mut note = |file: &str, value: Option<String>| {
@@ -214,6 +227,8 @@ fn process(at: &Path, names: &mut Names) -> Option<(i32, BTreeMap<String, String
         text("timers").map(|t| {
             t.lines()
                 .filter(|l| !l.starts_with("ClockID"))
+                // Whom it notifies is shown as the host's pid: `signal/pid.4711`.
+                .map(|l| l.split('.').next().unwrap_or(l))
                 .collect::<Vec<_>>()
                 .join("\n")
         }),
@@ -300,9 +315,22 @@ fn without_inodes(fdinfo: &str) -> String {
             let words = line
                 .split_whitespace()
                 .filter(|w| !w.starts_with("ino:") && !w.starts_with("sdev:"));
-            words.collect::<Vec<_>>().join(" ") + "\n"
+            let line = words.collect::<Vec<_>>().join(" ");
+            match line.strip_prefix("flags: ") {
+                Some(flags) => format!("flags: {}\n", without_tmpfile(flags)),
+                None => line + "\n",
+            }
         })
         .collect()
+}
+
+/// Flags without `O_TMPFILE` and the `O_DIRECTORY` in it, which are remembered but mean nothing after opening (open(2)).
+fn without_tmpfile(flags: &str) -> String {
+    const TMPFILE: u32 = 0o20200000;
+    match u32::from_str_radix(flags, 8) {
+        Ok(flags) if flags & TMPFILE == TMPFILE => format!("0{:o}", flags & !TMPFILE),
+        _ => flags.to_owned(),
+    }
 }
 
 /// Nice value, number of threads, real-time priority and policy (fields 19, 20, 40, 41 of proc_pid_stat(5)).

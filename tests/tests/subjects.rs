@@ -44,6 +44,10 @@ fn subjects() -> Vec<String> {
 
 /// The subject's directory and its command line.
 fn stage(host: &Host, subject: &str) -> (std::path::PathBuf, String) {
+    assert!(
+        built().join(subject).exists(),
+        "{subject} is not built: `cargo build -p subjects` first"
+    );
     let directory = host.path(subject);
     std::fs::create_dir(&directory).expect("make the subject's directory");
     let line = format!(
@@ -90,7 +94,7 @@ fn in_the_hosts_namespaces(subject: &str) {
     let before = program.state();
     // By a file: in a live pipe its pids would still be taken here.
     let (program, _) = Way::File.carry(&program, &host, "");
-    before.assert_same(&program.state());
+    before.assert_kept_by(&program, |state| state);
     verdicts(&directory, &[program], 1);
 }
 
@@ -102,7 +106,7 @@ fn through_three_generations(subject: &str) {
     let before = program.state();
     for way in [Way::Bare, Way::Pipe, Way::Directory] {
         program = Way::carry(way, &program, &host, "").0;
-        before.assert_same(&program.state());
+        before.assert_kept_by(&program, |state| state);
     }
     verdicts(&directory, &[program], 1);
 }

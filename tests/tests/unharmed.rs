@@ -75,7 +75,7 @@ fn unharmed_by(fail: impl Fn(&Host, &Witness)) {
     let state = witness.program.state();
     fail(&host, &witness);
     witness.is_unharmed();
-    state.assert_same(&witness.program.state());
+    state.assert_kept_by(&witness.program, |state| state);
     traces.assert_none_left(&host);
     let now = witness.speed();
     assert!(
