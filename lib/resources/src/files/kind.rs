@@ -195,9 +195,7 @@ fn regular(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obst
     if around.is_memfd(file) {
         return Ok(Kind::Memfd);
     }
-    // Opened before its mount namespace was made, as the shell's `unshare … >log` does: the container has the same file
-    // at the same path, by a mount of its own.
-    if around.is_outside(file) && !around.is_at_its_path(file) {
+    if around.is_outside(file) {
         return outside(file, shown, around);
     }
     around.name_of(file).map(|name| match name {

@@ -170,13 +170,6 @@ impl Surroundings {
             && !self.leads_to(&path, device, inode)
     }
 
-    /// Whether its path, looked up in the container, leads to it.
-    pub fn is_at_its_path(&self, file: &Seen) -> bool {
-        let (device, inode) = (file.stat.device, file.stat.inode);
-        let path = self.inside(&file.link);
-        path.is_some_and(|path| self.leads_to(&path, device, inode))
-    }
-
     /// Whether it is a memory file: on the kernel's own mount of tmpfs, which nobody can name (mm/memfd.c).
     pub fn is_memfd(&self, file: &Seen) -> bool {
         file.filesystem == TMPFS
