@@ -2,24 +2,24 @@
 //! that it does not (`--thaw`).
 
 use crate::target::Found;
-use resources::Result;
-use resources::cgroups::freezer;
 use resources::tree::Frozen;
+use resources::{Result, cgroups};
 
 /// Lets go of a frozen container so that it stays frozen without us.
 pub fn leave_frozen(found: &Found, frozen: Frozen) -> Result<()> {
     let pids: Vec<kernel::Pid> = frozen.source.processes.iter().map(|p| p.pid).collect();
-    freezer::freeze(found.root, &pids)?;
+    // Where that fails it runs on, as after every failure.
+    let kept = cgroups::freeze(&found.name, &pids);
     frozen.thaw()?;
-    freezer::settled(found.root)
+    kept
 }
 
 /// Lets it run on.
 pub fn thaw(found: &Found) -> Result<()> {
-    freezer::thaw(found.root)
+    cgroups::thaw(&found.name)
 }
 
 /// Ends it.
 pub fn kill(found: &Found) -> Result<()> {
-    freezer::kill(found.root)
+    cgroups::kill(&found.name)
 }

@@ -283,7 +283,8 @@ impl Stopped {
         .map(drop)
     }
 
-    /// A classic BPF filter of the task's, as raw `sock_filter`s: 0 is the one added last. `None` past the oldest.
+    /// A classic BPF filter of the task's, as raw `sock_filter`s: 0 is the oldest (kernel/seccomp.c,
+    /// `get_nth_filter`). `None` past the youngest.
     pub fn seccomp_filter(&self, index: u64) -> Result<Option<Vec<[u8; 8]>>> {
         const SECCOMP_GET_FILTER: libc::c_uint = 0x420c;
         let mut filter = vec![[0u8; 8]; 4096];

@@ -1,12 +1,14 @@
-//! Control groups (cgroups(7)): membership.
-
-pub mod freezer;
+//! Control groups (cgroups(7)): membership, and the freezer.
 
 use crate::Result;
 use image::cgroups::{Cgroups, Membership};
 use image::path::Name;
 use kernel::Pid;
 use kernel::proc::Proc;
+
+mod freezer;
+
+pub use freezer::{freeze, kill, list, thaw};
 
 /// Takes the membership of a process.
 pub fn dump(root: Pid) -> Result<Cgroups> {

@@ -137,7 +137,6 @@ fn filters(pid: kernel::Pid, task: &Stopped) -> Result<Vec<Filter>> {
             program: program.concat().into(),
         });
     }
-    filters.reverse();
     Ok(filters)
 }
 

@@ -1,311 +1,365 @@
-//! Freezing that outlasts us (`--leave-frozen`): a ptrace stop ends with its tracer, a frozen cgroup does not. What has to
-//! be undone is written down under `/run/ferry/frozen`, one file for each container.
+//! A container left frozen (`--leave-frozen`): a stop by ptrace ends with its tracer, a frozen cgroup does not. Each
+//! process goes one level down, into a group beneath the one it is in, so that nothing it is counted for or limited by
+//! changes; thawing takes it up again. What was done is on file, for `--thaw` and `--kill` by a later call.
 
-use crate::vessel::registry::Process;
+use crate::vessel::registry::DIR;
 use crate::{Error, Result};
 use kernel::Pid;
 use kernel::pidfd::PidFd;
 use kernel::proc::{Proc, mountinfo};
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where the records are.
-const DIR: &str = "/run/ferry/frozen";
-/// How long a cgroup may take to come to rest, or its processes to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a group may take to freeze, thaw or empty itself.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A container kept frozen.
-#[derive(Debug, Serialize, Deserialize)]
+/// A frozen container, as on file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Record {
-    /// The root of its process tree.
-    root: Process,
-    /// The cgroup that is frozen.
-    cgroup: PathBuf,
-    /// It is of the unified hierarchy (version 2).
-    unified: bool,
-    /// It was made for this, and goes when the container is let go.
-    made: bool,
-    /// Its processes, and the cgroup each belongs to.
-    members: Vec<(Process, PathBuf)>,
+struct Frozen {
+    /// Its name.
+    name: String,
+    /// The version of the cgroup hierarchy: 1 or 2.
+    version: u8,
+    /// The groups made for it, each beneath the one its processes came from.
+    groups: Vec<PathBuf>,
 }
 
-/// A hierarchy in which tasks can be frozen.
-struct Hierarchy {
-    mountpoint: PathBuf,
-    /// The directory of the hierarchy that is mounted there.
+/// Where the freezer is: its mount point, and the file and words that rule it.
+struct Freezer {
+    version: u8,
+    mount: PathBuf,
+    /// What the mount shows of the hierarchy.
     root: PathBuf,
-    unified: bool,
 }
 
-/// Keeps these processes frozen, which stand still now by our own stops; `root` is the root of their tree.
-pub fn freeze(root: Pid, pids: &[Pid]) -> Result<()> {
-    let hierarchy = hierarchy()?;
-    let members = pids
-        .iter()
-        .map(|pid| Ok((Process::of(*pid)?, hierarchy.of(*pid)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let own = members.first().map(|(_, cgroup)| cgroup).filter(|cgroup| {
-        // The cgroup of a native container holds nothing else; any other may.
-        hierarchy.unified
-            && cgroup
-                .parent()
-                .is_some_and(|parent| parent.ends_with("ferry"))
-            && members.iter().all(|(_, other)| other == *cgroup)
-    });
-    let record = Record {
-        root: Process::of(root)?,
-        cgroup: match own {
-            Some(own) => own.clone(),
-            None => hierarchy.mountpoint.join(format!("ferry-frozen-{root}")),
-        },
-        unified: hierarchy.unified,
-        made: own.is_none(),
-        members,
-    };
-    record.write()?;
-    let frozen = record.gather().and_then(|()| record.set(true));
-    if frozen.is_err() {
-        // The container runs on: whatever was done is undone.
-        let _ = record.undo();
-    }
-    frozen
-}
-
-/// Waits until all of it is frozen, after our own stops have ended.
-pub fn settled(root: Pid) -> Result<()> {
-    let record = Record::read(root)?;
-    record.wait("frozen", |record| record.is_frozen())
-}
-
-/// Lets it run on.
-pub fn thaw(root: Pid) -> Result<()> {
-    Record::read(root)?.undo()
-}
-
-/// Ends it: no process of it runs again.
-pub fn kill(root: Pid) -> Result<()> {
-    let record = Record::read(root)?;
-    for (process, _) in record.members.iter().filter(|(process, _)| process.lives()) {
-        let pidfd = PidFd::open(process.pid)?;
-        pidfd.signal(nix::sys::signal::Signal::SIGKILL as i32)?;
-    }
-    // A signal that kills does so also in a cgroup that is frozen, but for the first version.
-    if !record.unified {
-        record.set(false)?;
-    }
-    record.wait("at its end", |record| {
-        Ok(!record.members.iter().any(|(process, _)| process.lives()))
-    })?;
-    record.undo()
-}
-
-fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {
-    kernel::Error::io(format!("{what} {}", path.display()), error).into()
-}
-
-fn hierarchy() -> Result<Hierarchy> {
-    let mounts = mountinfo::read_own()?;
-    let text = |bytes: &[u8]| PathBuf::from(String::from_utf8_lossy(bytes).into_owned());
-    let unified = mounts.iter().rev().find(|m| m.fstype == "cgroup2");
-    let first = mounts
-        .iter()
-        .rev()
-        .find(|m| m.fstype == "cgroup" && m.super_options.iter().any(|o| o == "freezer"));
-    let mount = unified.or(first).ok_or_else(|| {
-        kernel::Error::Unsupported {
-            what: "no cgroup hierarchy that can freeze is mounted here, so that nothing can be left frozen: mount cgroup2"
-                .into(),
-        }
-    })?;
-    Ok(Hierarchy {
-        mountpoint: text(&mount.mountpoint),
-        root: text(&mount.root),
-        unified: unified.is_some(),
-    })
-}
-
-impl Hierarchy {
-    /// The directory of the cgroup a process is in.
-    fn of(&self, pid: Pid) -> Result<PathBuf> {
-        let text = Proc::process(pid).text("cgroup")?;
-        let path = member(&text, self.unified).ok_or_else(|| {
-            kernel::Error::unreadable(
-                format!("/proc/{pid}/cgroup"),
-                "not in the freezer's hierarchy",
+impl Freezer {
+    /// The freezer of version 1 where it is mounted, for there a group of version 2 may rule over the same tasks without
+    /// a freezer of its own; else that of version 2.
+    fn find() -> Result<Self> {
+        let mounts = mountinfo::read_own()?;
+        let found = [1, 2]
+            .into_iter()
+            .find_map(|version| Self::of(version, &mounts));
+        found.ok_or_else(|| {
+            Error::Refused(
+                "no cgroup freezer is mounted, and nothing else outlives checkpoint; mount one, or leave the \
+                 container running or stopped"
+                    .into(),
             )
+        })
+    }
+
+    fn of(version: u8, mounts: &[mountinfo::Mount]) -> Option<Self> {
+        let mount = mounts.iter().rev().find(|m| match version {
+            1 => m.fstype == "cgroup" && m.super_options.iter().any(|o| o == "freezer"),
+            _ => m.fstype == "cgroup2",
         })?;
-        let below = Path::new(path)
+        let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+        Some(Freezer {
+            version,
+            mount: path(&mount.mountpoint),
+            root: path(&mount.root),
+        })
+    }
+
+    /// The group a process is in.
+    fn group_of(&self, pid: Pid) -> Result<PathBuf> {
+        let memberships = super::parse(&Proc::process(pid).bytes("cgroup")?).memberships;
+        let one = memberships.iter().find(|m| match self.version {
+            1 => m.controllers.split(',').any(|c| c == "freezer"),
+            _ => m.controllers.is_empty(),
+        });
+        let path = one
+            .map(|m| m.path.as_path().to_path_buf())
+            .unwrap_or("/".into());
+        let below = path
             .strip_prefix(&self.root)
-            .unwrap_or(Path::new(path));
-        Ok(self
-            .mountpoint
-            .join(below.strip_prefix("/").unwrap_or(below)))
+            .unwrap_or(Path::new(""))
+            .to_path_buf();
+        Ok(self.mount.join(below))
     }
 }
 
-/// The path in the line of `/proc/PID/cgroup` that is about the unified hierarchy, or about the freezer.
-fn member(text: &str, unified: bool) -> Option<&str> {
-    text.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        let right = if unified {
-            number == "0" && controllers.is_empty()
-        } else {
-            controllers.split(',').any(|c| c == "freezer")
-        };
-        right.then_some(path)
-    })
+/// Freezes the processes of a container, which may be stopped by ptrace meanwhile; they stay frozen when it lets go.
+pub fn freeze(name: &str, processes: &[Pid]) -> Result<()> {
+    crate::vessel::registry::check_name(name)?;
+    freeze_by(&Freezer::find()?, name, processes)
 }
 
-impl Record {
-    fn path(root: Pid) -> PathBuf {
-        Path::new(DIR).join(format!("{root}.json"))
+fn freeze_by(freezer: &Freezer, name: &str, processes: &[Pid]) -> Result<()> {
+    let mut members: BTreeMap<PathBuf, Vec<Pid>> = BTreeMap::new();
+    for &pid in processes {
+        members.entry(freezer.group_of(pid)?).or_default().push(pid);
     }
-
-    fn write(&self) -> Result<()> {
-        let path = Self::path(self.root.pid);
-        if Self::read(self.root.pid).is_ok() {
-            return Err(Error::Name(format!(
-                "process {} is kept frozen already: end that with --thaw or --kill",
-                self.root.pid
-            )));
-        }
-        let made = fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(DIR);
-        made.map_err(|e| failed("make", Path::new(DIR), &e))?;
-        let json = serde_json::to_vec(self)
-            .map_err(|e| kernel::Error::unreadable(path.display().to_string(), e.to_string()))?;
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let written = options
-            .open(&path)
-            .and_then(|mut file| std::io::Write::write_all(&mut file, &json));
-        written.map_err(|e| failed("write", &path, &e))
+    let frozen = Frozen {
+        name: name.into(),
+        version: freezer.version,
+        groups: members
+            .keys()
+            .map(|g| g.join(format!("ferry-frozen-{name}")))
+            .collect(),
+    };
+    frozen.record()?;
+    let done = frozen.enter(&members);
+    if done.is_err() {
+        let _ = frozen.undo();
     }
+    done
+}
 
-    fn read(root: Pid) -> Result<Self> {
-        let none = || {
-            Error::Name(format!(
-                "process {root} is not kept frozen by --leave-frozen"
-            ))
-        };
-        let bytes = fs::read(Self::path(root)).map_err(|_| none())?;
-        let record: Record = serde_json::from_slice(&bytes).map_err(|e| {
-            kernel::Error::unreadable(Self::path(root).display().to_string(), e.to_string())
-        })?;
-        if record.root.lives() {
-            Ok(record)
-        } else {
-            let _ = fs::remove_file(Self::path(root));
-            Err(none())
-        }
-    }
+/// Lets a container left frozen run on.
+pub fn thaw(name: &str) -> Result<()> {
+    Frozen::read(name)?.undo()
+}
 
-    /// Moves the processes into the cgroup, where it is one made for them.
-    fn gather(&self) -> Result<()> {
-        if !self.made {
-            return Ok(());
-        }
-        match fs::create_dir(&self.cgroup) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(failed("make", &self.cgroup, &e));
+/// Ends a container left frozen.
+pub fn kill(name: &str) -> Result<()> {
+    let frozen = Frozen::read(name)?;
+    for group in &frozen.groups {
+        for pid in processes(group)? {
+            match PidFd::open(pid).and_then(|p| p.signal(nix::sys::signal::Signal::SIGKILL as i32))
+            {
+                Err(e) if e.raw() != Some(Errno::ESRCH as i32) => return Err(e.into()),
+                _ => {}
             }
-            _ => (),
         }
-        self.members
-            .iter()
-            .try_for_each(|(process, _)| join(&self.cgroup, process.pid))
+    }
+    // A task that is frozen dies when it thaws (version 1), with the signal already there.
+    frozen.undo()
+}
+
+/// The names of all containers left frozen.
+pub fn list() -> Vec<String> {
+    let files = fs::read_dir(dir()).into_iter().flatten().flatten();
+    let names =
+        files.filter_map(|f| Some(f.file_name().to_str()?.strip_suffix(".json")?.to_string()));
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+fn dir() -> PathBuf {
+    Path::new(DIR).join("frozen")
+}
+
+fn processes(group: &Path) -> Result<Vec<Pid>> {
+    let path = group.join("cgroup.procs");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.lines().filter_map(|l| l.parse().ok()).collect()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(kernel::Error::io(format!("read {}", path.display()), &e).into()),
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)
+        .map_err(|e| kernel::Error::io(format!("write {text} to {}", path.display()), &e).into())
+}
+
+impl Frozen {
+    fn path(name: &str) -> PathBuf {
+        dir().join(format!("{name}.json"))
     }
 
-    fn set(&self, frozen: bool) -> Result<()> {
-        let (file, value) = match (self.unified, frozen) {
-            (true, true) => ("cgroup.freeze", "1"),
-            (true, false) => ("cgroup.freeze", "0"),
-            (false, true) => ("freezer.state", "FROZEN"),
-            (false, false) => ("freezer.state", "THAWED"),
-        };
-        let path = self.cgroup.join(file);
-        fs::write(&path, value).map_err(|e| failed("write", &path, &e))
+    fn read(name: &str) -> Result<Self> {
+        crate::vessel::registry::check_name(name)?;
+        let path = Self::path(name);
+        let text = fs::read(&path)
+            .map_err(|_| Error::Name(format!("no container {name:?} was left frozen")))?;
+        serde_json::from_slice(&text)
+            .map_err(|e| Error::Refused(format!("{}: {e}", path.display())))
     }
 
-    fn is_frozen(&self) -> Result<bool> {
-        let (file, line) = if self.unified {
-            ("cgroup.events", "frozen 1")
-        } else {
-            ("freezer.state", "FROZEN")
-        };
-        let path = self.cgroup.join(file);
-        let text = fs::read_to_string(&path).map_err(|e| failed("read", &path, &e))?;
-        Ok(text.lines().any(|l| l == line))
-    }
-
-    fn wait(&self, what: &str, reached: impl Fn(&Self) -> Result<bool>) -> Result<()> {
-        let patience = Instant::now() + PATIENCE;
-        while !reached(self)? {
-            if Instant::now() > patience {
-                return Err(Error::Refused(format!(
-                    "the container of process {} is not {what} after {} seconds",
-                    self.root.pid,
-                    PATIENCE.as_secs()
-                )));
+    fn record(&self) -> Result<()> {
+        let fail = |e: std::io::Error| -> Error {
+            match e.kind() {
+                ErrorKind::AlreadyExists => Error::Name(format!(
+                    "a container {:?} was left frozen already; thaw or kill it first",
+                    self.name
+                )),
+                _ => kernel::Error::io(format!("write {}", Self::path(&self.name).display()), &e)
+                    .into(),
             }
-            std::thread::sleep(Duration::from_millis(1));
+        };
+        let mut make = fs::DirBuilder::new();
+        make.recursive(true)
+            .mode(0o755)
+            .create(dir())
+            .map_err(fail)?;
+        let text = serde_json::to_vec_pretty(self).map_err(|e| Error::Refused(e.to_string()))?;
+        let mut open = fs::File::options();
+        let file = open.create_new(true).write(true).mode(0o600);
+        let mut file = file.open(Self::path(&self.name)).map_err(fail)?;
+        std::io::Write::write_all(&mut file, &text).map_err(fail)
+    }
+
+    fn enter(&self, members: &BTreeMap<PathBuf, Vec<Pid>>) -> Result<()> {
+        for (group, pids) in self.groups.iter().zip(members.values()) {
+            fs::create_dir(group)
+                .map_err(|e| kernel::Error::io(format!("make {}", group.display()), &e))?;
+            for pid in pids {
+                match write(&group.join("cgroup.procs"), &pid.to_string()) {
+                    Err(Error::Kernel(e)) if e.raw() == Some(Errno::ESRCH as i32) => {}
+                    done => done?,
+                }
+            }
+            self.rule(group, true)?;
         }
         Ok(())
     }
 
-    /// Lets all go, puts every process back where it was, and forgets about it.
+    fn rule(&self, group: &Path, freeze: bool) -> Result<()> {
+        match (self.version, freeze) {
+            (1, true) => write(&group.join("freezer.state"), "FROZEN"),
+            (1, false) => write(&group.join("freezer.state"), "THAWED"),
+            (_, true) => write(&group.join("cgroup.freeze"), "1"),
+            (_, false) => write(&group.join("cgroup.freeze"), "0"),
+        }
+    }
+
+    /// Thaws, takes the processes back to where they were, and removes groups and file.
     fn undo(&self) -> Result<()> {
-        if self.cgroup.exists() {
-            // Back first, thawed last, so that nothing runs in the wrong place.
-            let back = self
-                .members
-                .iter()
-                .filter(|(process, _)| self.made && process.lives());
-            let moved = back
-                .map(|(process, cgroup)| join(cgroup, process.pid))
-                .collect::<Result<Vec<_>>>();
-            self.set(false)?;
-            moved?;
+        for group in self.groups.iter().filter(|g| g.exists()) {
+            self.rule(group, false)?;
+            self.empty(group)?;
         }
-        if self.made {
-            for _ in 0..100 {
-                match fs::remove_dir(&self.cgroup) {
-                    // A zombie that nobody has reaped yet keeps it busy.
-                    Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => {
-                        std::thread::sleep(Duration::from_millis(2));
-                    }
-                    _ => break,
-                }
-            }
-        }
-        let _ = fs::remove_file(Self::path(self.root.pid));
+        let path = Self::path(&self.name);
+        fs::remove_file(&path)
+            .map_err(|e| kernel::Error::io(format!("remove {}", path.display()), &e))?;
+        let _ = fs::remove_dir(dir());
         let _ = fs::remove_dir(DIR);
         Ok(())
     }
-}
 
-fn join(cgroup: &Path, pid: Pid) -> Result<()> {
-    let path = cgroup.join("cgroup.procs");
-    fs::write(&path, pid.to_string())
-        .map_err(|e| failed(&format!("move process {pid} to"), &path, &e))
+    fn empty(&self, group: &Path) -> Result<()> {
+        let Some(above) = group.parent() else {
+            return Ok(());
+        };
+        let until = Instant::now() + PATIENCE;
+        loop {
+            for pid in processes(group)? {
+                match write(&above.join("cgroup.procs"), &pid.to_string()) {
+                    Err(Error::Kernel(e)) if e.raw() == Some(Errno::ESRCH as i32) => {}
+                    done => done?,
+                }
+            }
+            match fs::remove_dir(group) {
+                Ok(()) => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+                // A dying task, a zombie not reaped, or a child just forked.
+                Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+                Err(e) => {
+                    let what = format!("remove {}", group.display());
+                    return Err(kernel::Error::io(what, &e).into());
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kernel::ptrace::{self, Event};
+    use std::process::{Child, Command, Stdio};
+
+    /// A program that counts into a file, and its own group of the freezer to be restored to.
+    struct Counter {
+        child: Child,
+        file: tempfile::NamedTempFile,
+    }
+
+    impl Counter {
+        fn start() -> Self {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let child = Command::new("sh")
+                .args(["-c", "while :; do echo >> $0; sleep 0.005; done"])
+                .arg(file.path())
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap();
+            let counter = Counter { child, file };
+            assert!(counter.counts());
+            counter
+        }
+
+        fn counts(&self) -> bool {
+            let len = || fs::metadata(self.file.path()).unwrap().len();
+            std::thread::sleep(Duration::from_millis(40));
+            let before = len();
+            for _ in 0..20 {
+                std::thread::sleep(Duration::from_millis(10));
+                if len() > before {
+                    return true;
+                }
+            }
+            false
+        }
+    }
+
+    impl Drop for Counter {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    fn stopped(pid: Pid) -> ptrace::Stopped {
+        let running = ptrace::seize(pid, 0).unwrap();
+        running.interrupt().unwrap();
+        match running.wait().unwrap() {
+            Event::Stop(stopped) => stopped,
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
-    fn the_line_of_the_right_hierarchy_is_found() {
-        let text = "9:name=systemd:/\n4:freezer,cpu:/a:b\n0::/user.slice\n";
-        assert_eq!(member(text, true), Some("/user.slice"));
-        assert_eq!(member(text, false), Some("/a:b"));
-        assert_eq!(member("9:cpu:/\n", false), None);
+    fn a_stopped_tree_stays_frozen_when_the_tracer_lets_go_and_thaws_where_it_was() {
+        let mounts = mountinfo::read_own().unwrap();
+        let all = [1, 2].into_iter().filter_map(|v| Freezer::of(v, &mounts));
+        let all: Vec<Freezer> = all.collect();
+        assert!(!all.is_empty());
+        for freezer in all {
+            let counter = Counter::start();
+            let pid = counter.child.id() as Pid;
+            let name = format!("test-{pid}-thaw");
+            let before = fs::read(format!("/proc/{pid}/cgroup")).unwrap();
+            let task = stopped(pid);
+            freeze_by(&freezer, &name, &[pid]).unwrap();
+            task.detach(0).unwrap();
+            assert!(!counter.counts());
+            assert!(list().contains(&name));
+            assert!(matches!(freeze(&name, &[pid]), Err(Error::Name(_))));
+            thaw(&name).unwrap();
+            assert!(counter.counts());
+            assert_eq!(fs::read(format!("/proc/{pid}/cgroup")).unwrap(), before);
+            assert!(matches!(thaw(&name), Err(Error::Name(_))));
+        }
+    }
+
+    #[test]
+    fn a_frozen_tree_can_be_killed() {
+        let mut counter = Counter::start();
+        let pid = counter.child.id() as Pid;
+        let name = format!("test-{pid}-kill");
+        let task = stopped(pid);
+        freeze(&name, &[pid]).unwrap();
+        task.detach(0).unwrap();
+        kill(&name).unwrap();
+        let status = counter.child.wait().unwrap();
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(9)
+        );
+        assert!(!list().contains(&name));
     }
 }

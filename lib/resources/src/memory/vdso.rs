@@ -3,7 +3,7 @@
 //! functions a jump into the host's own, so that return addresses and cached function pointers remain true.
 
 use super::free;
-use crate::{Error, Result, Target, TargetProcess};
+use crate::{Error, Result, Target, TargetProcess, threads};
 use image::ids::Pid;
 use image::memory::{Backing, Space};
 use kernel::proc::maps;
@@ -32,7 +32,7 @@ pub fn clear(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
         ))
     })?;
     let process = target.process(inside)?;
-    forget_rseq(process)?;
+    threads::unregister_rseq(&mut process.leader)?;
     let shown = maps::read(process.pid)?;
     let stub = process.leader.base()..process.leader.base() + STUB_LEN;
     let own: Vec<&maps::Area> = shown.iter().filter(|area| of_kernel(area)).collect();
@@ -45,27 +45,6 @@ pub fn clear(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
         .leader
         .must_all(&unmap, &|_| "unmap memory".into())?;
     place(process, &own, stub, space)
-}
-
-/// The kernel writes to a registered rseq area whenever the task has run: before it is gone, it must be told.
-fn forget_rseq(process: &mut TargetProcess) -> Result<()> {
-    let Ok(rseq) = process.leader.task()?.rseq() else {
-        return Ok(()); // a kernel that cannot tell (before 5.13)
-    };
-    if rseq.address == 0 {
-        return Ok(());
-    }
-    const RSEQ_FLAG_UNREGISTER: u64 = 1;
-    let args = [
-        rseq.address,
-        rseq.size.into(),
-        RSEQ_FLAG_UNREGISTER,
-        rseq.signature.into(),
-    ];
-    process
-        .leader
-        .must("unregister rseq", Call::new(libc::SYS_rseq, &args))?;
-    Ok(())
 }
 
 fn of_kernel(area: &maps::Area) -> bool {
