@@ -17,7 +17,7 @@ pub struct Options {
     pub image: Option<PathBuf>,
 
     /// Make it a container of this name, in namespaces of its own, with an address of its own
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = name)]
     pub name: Option<String>,
 
     /// Its network: the host's, one of its own on the bridge ferry0, or one of its own with lo only
@@ -59,4 +59,8 @@ pub enum Network {
     Bridge,
     /// Its own, with lo only.
     None,
+}
+
+fn name(text: &str) -> resources::Result<String> {
+    resources::vessel::registry::check_name(text).map(|()| text.to_owned())
 }

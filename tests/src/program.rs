@@ -92,6 +92,18 @@ impl<'h> Program<'h> {
         State::of(self)
     }
 
+    /// Its state, once it is the same twice in a row: a program that has just said something may not be at rest yet.
+    pub fn state_at_rest(&self) -> State {
+        let mut last = self.state();
+        until("the program to be at rest", LONG, || {
+            std::thread::sleep(Duration::from_millis(60));
+            let now = self.state();
+            let same = now == last;
+            last = now.clone();
+            same.then_some(now)
+        })
+    }
+
     /// Waits until its output holds `text`, and gives all of it.
     pub fn says(&self, text: &str) -> String {
         until(

@@ -317,18 +317,21 @@ fn without_inodes(fdinfo: &str) -> String {
                 .filter(|w| !w.starts_with("ino:") && !w.starts_with("sdev:"));
             let line = words.collect::<Vec<_>>().join(" ");
             match line.strip_prefix("flags: ") {
-                Some(flags) => format!("flags: {}\n", without_tmpfile(flags)),
+                Some(flags) => format!("flags: {}\n", lasting(flags)),
                 None => line + "\n",
             }
         })
         .collect()
 }
 
-/// Flags without `O_TMPFILE` and the `O_DIRECTORY` in it, which are remembered but mean nothing after opening (open(2)).
-fn without_tmpfile(flags: &str) -> String {
+/// Flags without those that are remembered but mean nothing after opening (open(2)): `O_NOFOLLOW`, and `O_TMPFILE` with
+/// the `O_DIRECTORY` in it.
+fn lasting(flags: &str) -> String {
+    const NOFOLLOW: u32 = 0o400000;
     const TMPFILE: u32 = 0o20200000;
     match u32::from_str_radix(flags, 8) {
-        Ok(flags) if flags & TMPFILE == TMPFILE => format!("0{:o}", flags & !TMPFILE),
+        Ok(flags) if flags & TMPFILE == TMPFILE => format!("0{:o}", flags & !TMPFILE & !NOFOLLOW),
+        Ok(flags) => format!("0{:o}", flags & !NOFOLLOW),
         _ => flags.to_owned(),
     }
 }
@@ -382,7 +385,7 @@ mod tests {
         assert_eq!(names.of("/etc/passwd"), "/etc/passwd");
         assert_eq!(
             without_inodes("pos:\t3\nflags:\t02\nmnt_id:\t4\nino:\t5\n"),
-            "pos: 3\nflags: 02\n"
+            "flags: 02\npos: 3\n"
         );
         let state = |pos: &str| {
             State(BTreeMap::from([(

@@ -128,6 +128,31 @@ fn a_counter_in_the_hosts_namespaces_answers_at_the_other_hosts_address() {
 }
 
 #[test]
+fn the_script_migrate_moves_a_counter_by_ssh() {
+    let (alder, birch) = Host::pair();
+    let line = format!(
+        "/usr/bin/python3 {} 8000",
+        programs().join("counter.py").display()
+    );
+    let program = Program::alone(&alder, "counter", &line);
+    assert_eq!(program.answer(8000, "/"), "1");
+    std::thread::sleep(Duration::from_millis(300));
+    let ssh = birch.sshd("192.0.2.2");
+    let (ssh, there) = ssh.rsplit_once(' ').expect("a host at the end");
+    let report = alder
+        .sh(&format!(
+            "FERRY_SSH='{ssh}' FERRY_REMOTE={} {}/../scripts/migrate pid:{} {there} --json -n moved --network bridge",
+            ferry_tests::built().display(),
+            env!("CARGO_MANIFEST_DIR"),
+            program.pid
+        ))
+        .ok();
+    program.ends();
+    let moved = Restored::read(&report);
+    assert_eq!(get(&birch, &moved.addresses[0], 8000, "/"), "2");
+}
+
+#[test]
 fn a_python_script_half_way_goes_on_with_its_files_its_pipe_and_its_generator() {
     let (alder, birch) = Host::pair();
     let directory = alder.path("halfway");

@@ -91,7 +91,7 @@ fn in_the_hosts_namespaces(subject: &str) {
     let (directory, line) = stage(&host, subject);
     let program = Program::shared(&host, "subject", &line);
     ready(&directory);
-    let before = program.state();
+    let before = program.state_at_rest();
     // By a file: in a live pipe its pids would still be taken here.
     let (program, _) = Way::File.carry(&program, &host, "");
     before.assert_kept_by(&program, |state| state);
@@ -103,7 +103,7 @@ fn through_three_generations(subject: &str) {
     let (directory, line) = stage(&host, subject);
     let mut program = Program::alone(&host, "subject", &line);
     ready(&directory);
-    let before = program.state();
+    let before = program.state_at_rest();
     for way in [Way::Bare, Way::Pipe, Way::Directory] {
         program = Way::carry(way, &program, &host, "").0;
         before.assert_kept_by(&program, |state| state);

@@ -4,6 +4,7 @@
 
 use ferry_tests::{Host, LONG, Program, Traces, programs, until};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -122,13 +123,24 @@ fn a_full_disk_does_no_harm() {
 }
 
 #[test]
-fn a_failing_pack_does_no_harm() {
+fn a_migration_that_fails_over_there_does_no_harm() {
     unharmed_by(|host, witness| {
-        let outcome = host.sh(&format!(
-            "checkpoint {} | pack > /dev/full",
-            witness.target()
-        ));
-        assert_ne!(outcome.code, 0, "{outcome:?}");
+        let migrate = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/migrate");
+        // What stands in for ssh reads everything, as a restore that fails at the end does.
+        let ssh = host.path("ssh");
+        for there in ["cat >/dev/null; exit 3", "exit 255", "head -c 1000"] {
+            std::fs::write(&ssh, format!("#!/bin/sh\n{there}\n"))
+                .expect("write what stands in for ssh");
+            let outcome = host.sh(&format!(
+                "chmod 755 {0}; FERRY_SSH={0} {1} {2} birch",
+                ssh.display(),
+                migrate.display(),
+                witness.target()
+            ));
+            assert_ne!(outcome.code, 0, "{outcome:?}");
+            assert!(outcome.stderr.contains("goes on here"), "{outcome:?}");
+            witness.is_unharmed();
+        }
     });
 }
 
@@ -166,7 +178,7 @@ fn a_blocker_is_named_before_anything_is_frozen() {
         outcome.stderr
     );
     assert!(
-        outcome.stderr.contains("tcp"),
+        outcome.stderr.contains("TCP"),
         "names what it is: {}",
         outcome.stderr
     );

@@ -65,11 +65,45 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> anyhow::Result<Exit>) -> ExitCode 
     }
 }
 
+/// An error and its causes in a line: each said once, in lower case, without the number of an error that has a name.
+fn words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(|cause| plain(&cause.to_string())) {
+        if !text.contains(&cause) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+/// The standard library's `: No space left on device (os error 28)` in the words of this house.
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    for part in text.split_inclusive(": ") {
+        let mut rest = part.chars();
+        match (rest.next(), rest.as_str().chars().next()) {
+            (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
+                plain.extend(first.to_lowercase());
+                plain.push_str(rest.as_str());
+            }
+            _ => plain.push_str(part),
+        }
+    }
+    while let Some(at) = plain.find(" (os error ") {
+        let end = plain[at..]
+            .find(')')
+            .map_or(plain.len(), |len| at + len + 1);
+        plain.replace_range(at..end, "");
+    }
+    plain
+}
+
 fn end<A: Parser>(result: anyhow::Result<Exit>) -> ExitCode {
     let exit = result.unwrap_or_else(|error| {
         let name = A::command().get_name().to_owned();
         // Standard error may be gone; the exit code is not.
-        let _ = writeln!(std::io::stderr(), "{name}: {error:#}");
+        let _ = writeln!(std::io::stderr(), "{name}: {}", words(&error));
         Exit::of(&error)
     });
     exit.into()
@@ -88,4 +122,23 @@ fn completions<A: CommandFactory>(shell: &str) -> Option<Vec<u8>> {
     let (name, mut text) = (command.get_name().to_owned(), Vec::new());
     clap_complete::generate(shell, &mut command, name, &mut text);
     Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once_and_in_lower_case() {
+        let full = std::io::Error::from_raw_os_error(28);
+        let error = anyhow::Error::new(image::Error::Write(full)).context("pack web");
+        assert_eq!(
+            words(&error),
+            "pack web: cannot write: no space left on device"
+        );
+        assert_eq!(
+            plain("process 7: EINVAL from Mmap"),
+            "process 7: EINVAL from Mmap"
+        );
+    }
 }

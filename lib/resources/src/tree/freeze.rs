@@ -70,7 +70,8 @@ impl Pass {
         loop {
             let mut family = family::family(root, namespace)?;
             family.retain(|process| Some(process.pid) != spared);
-            let mut new = Vec::new();
+            let mut found = false;
+            let deadline = Instant::now() + PATIENCE;
             for process in &family {
                 for tid in threads(process) {
                     if self.known.contains(&tid) {
@@ -78,30 +79,35 @@ impl Pass {
                     }
                     if let Some(running) = seize(process.pid, tid)? {
                         self.known.insert(tid);
-                        new.push((process.pid, running));
+                        found = true;
+                        self.hold(process.pid, running, deadline)?;
                     }
                 }
             }
-            if new.is_empty() {
+            if !found {
                 return Ok(Some(family));
-            }
-            let deadline = Instant::now() + PATIENCE;
-            for (pid, running) in new {
-                match until_stopped(running, Some(deadline))? {
-                    Wait::Stopped(task, by_signal) => {
-                        if by_signal {
-                            self.stopped.insert(pid);
-                        }
-                        self.held.entry(pid).or_default().insert(task.tid(), task);
-                    }
-                    Wait::Late(running) => self.late.push(running),
-                    Wait::Gone => (),
-                }
             }
             if !self.late.is_empty() {
                 return Ok(None);
             }
         }
+    }
+
+    /// Waits for a task to stop, and hides from it at once that it did: killed from here on, we leave no EINTR behind.
+    /// One task after the other, so that none stands stopped while we are busy with others.
+    fn hold(&mut self, pid: kernel::Pid, running: Running, deadline: Instant) -> Result<()> {
+        match until_stopped(running, Some(deadline))? {
+            Wait::Stopped(mut task, by_signal) => {
+                if by_signal {
+                    self.stopped.insert(pid);
+                }
+                hide(&mut task)?;
+                self.held.entry(pid).or_default().insert(task.tid(), task);
+            }
+            Wait::Late(running) => self.late.push(running),
+            Wait::Gone => (),
+        }
+        Ok(())
     }
 
     /// Lets all tasks go on.
@@ -144,10 +150,19 @@ impl Pass {
 
 /// Lets a task go in which no call was made.
 fn release(mut task: Stopped) -> kernel::Result<()> {
-    let mut registers = task.registers()?;
-    arch::hide_stop(&mut registers);
-    task.set_registers(&registers)?;
+    hide(&mut task)?;
     task.detach(0)
+}
+
+/// Lets a task that was stopped in a call go on as if it had not been.
+fn hide(task: &mut Stopped) -> kernel::Result<()> {
+    let before = task.registers()?;
+    let mut registers = before;
+    arch::hide_stop(&mut registers);
+    if registers != before {
+        task.set_registers(&registers)?;
+    }
+    Ok(())
 }
 
 /// The threads of a process that can be stopped: none of a zombie.
