@@ -11,6 +11,7 @@ use image::Writer;
 use resources::tree::{self, Frozen};
 use resources::{Error, container, memory, rootfs};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 use tool::{Common, Exit, Failure, Progress, Stats};
 
@@ -26,21 +27,37 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
         hand_over::kill(&found).map_err(failure)?;
         return Ok(Exit::Done);
     }
-    let progress = Progress::new(&options.common, "checkpoint");
-    let out = progress.counted(tool::output()?);
+    let output = tool::output()?;
     kernel::rlimit::raise_open_files()?;
     clock
         .phase(Phase::Blockers, || {
             take::refuse(take::blockers(&found, options.with_image)?)
         })
         .map_err(failure)?;
+    // From here on tasks are held: by a child of ours, so that who kills us kills nobody who must still let them go.
+    let number = output.as_raw_fd();
+    let status = kernel::guardian::guarded(number, move || {
+        tool::ended::<Options>(hold(&options, &found, output, clock))
+    })?;
+    Ok(Exit::Status(status))
+}
+
+/// Freezes the container, takes it, and ends it or lets it go.
+fn hold(
+    options: &Options,
+    found: &Found,
+    output: std::fs::File,
+    mut clock: Clock,
+) -> anyhow::Result<Exit> {
+    let progress = Progress::new(&options.common, "checkpoint");
     let start = Instant::now();
     let mut frozen = clock
         .phase(Phase::Freeze, || {
             tree::freeze(found.root, found.namespace.as_deref(), found.init)
         })
         .map_err(failure)?;
-    if let Err(error) = stream(&found, &options, &mut frozen, out, &mut clock) {
+    let out = progress.counted(output);
+    if let Err(error) = stream(found, options, &mut frozen, out, &mut clock) {
         frozen
             .thaw()
             .map_err(failure)
@@ -48,7 +65,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
         progress.done();
         return Err(error);
     }
-    clock.phase(Phase::Afterwards, || afterwards(&options, &found, frozen))?;
+    clock.phase(Phase::Afterwards, || afterwards(options, found, frozen))?;
     clock.stats.time("frozen", start.elapsed());
     clock.stats.count("bytes", progress.bytes());
     progress.done();

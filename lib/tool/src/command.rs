@@ -100,13 +100,18 @@ fn plain(text: &str) -> String {
 }
 
 fn end<A: Parser>(result: anyhow::Result<Exit>) -> ExitCode {
+    ExitCode::from(ended::<A>(result))
+}
+
+/// Says what went wrong, and gives the exit code: for what a child of a tool does.
+pub fn ended<A: Parser>(result: anyhow::Result<Exit>) -> u8 {
     let exit = result.unwrap_or_else(|error| {
         let name = A::command().get_name().to_owned();
         // Standard error may be gone; the exit code is not.
         let _ = writeln!(std::io::stderr(), "{name}: {}", words(&error));
         Exit::of(&error)
     });
-    exit.into()
+    exit.code()
 }
 
 fn man<A: CommandFactory>() -> Vec<u8> {

@@ -10,7 +10,7 @@ mod progress;
 mod standard;
 mod stats;
 
-pub use command::{Common, main};
+pub use command::{Common, ended, main};
 pub use exit::{Exit, Failure};
 pub use progress::{Counted, Progress};
 pub use standard::{FORMS, input, open, output};
