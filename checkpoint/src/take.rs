@@ -11,6 +11,7 @@ use resources::{
     Blocker, Error, Result, container, credentials, files, limits, signals, threads, timers, tree,
 };
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Everything about the processes but the contents of memory and files.
 pub struct Taken {
@@ -21,8 +22,25 @@ pub struct Taken {
     pub inodes: Inodes,
 }
 
-/// Everything that stands in the way, all at once, while the container still runs.
+/// How often, and how long apart, what stands in the way is looked at before it is believed.
+const LOOKS: usize = 5;
+const APART: Duration = Duration::from_millis(20);
+
+/// Everything that stands in the way, all at once, while the container still runs. What is gone after a moment does not
+/// count: a process that is being started and has no C library yet, a connection whose answer was just sent.
 pub fn blockers(found: &Found, with_image: bool) -> Result<Vec<Blocker>> {
+    let mut blockers = look(found, with_image)?;
+    for _ in 1..LOOKS {
+        if blockers.is_empty() {
+            break;
+        }
+        std::thread::sleep(APART);
+        blockers = look(found, with_image)?;
+    }
+    Ok(blockers)
+}
+
+fn look(found: &Found, with_image: bool) -> Result<Vec<Blocker>> {
     let mut family = family::family(found.root, found.namespace.as_deref())?;
     family.retain(|process| Some(process.pid) != found.init);
     let pids: Vec<kernel::Pid> = family.iter().map(|process| process.pid).collect();

@@ -84,7 +84,7 @@ fn a_full_disk_and_a_dead_reader_are_errors() {
     let output = tool("pack").arg(&file).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let words = String::from_utf8(output.stderr).unwrap();
-    assert!(words.contains("No space left on device"), "{words}");
+    assert!(words.contains("no space left on device"), "{words}");
 
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
