@@ -20,6 +20,9 @@ use tool::{Exit, Failure, Progress, Stats};
 pub fn run(options: Options) -> anyhow::Result<Exit> {
     let start = Instant::now();
     let mut stats = Stats::new("restore");
+    if options.wait {
+        vessel::hold_signals().map_err(failure)?;
+    }
     let progress = Progress::new(&options.common, "restore");
     let mut reader = tool::open(options.image.as_deref(), &progress)?;
     if options.require_seal {
@@ -56,7 +59,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     progress.done();
     stats.write(options.common.stats.as_deref())?;
     if options.wait {
-        let status = vessel::wait(running.pid).map_err(failure)?;
+        let status = vessel::wait_and_forward(running.first, running.pid).map_err(failure)?;
         return Ok(Exit::Status(status.clamp(0, 255) as u8));
     }
     running.print(options.json)?;
@@ -70,6 +73,8 @@ struct Running {
     engine: &'static str,
     id: String,
     pid: kernel::Pid,
+    #[serde(skip)]
+    first: kernel::Pid,
     addresses: Vec<IpAddr>,
 }
 
@@ -139,6 +144,7 @@ fn release(mut pour: Pour) -> resources::Result<Running> {
         engine: "native",
         id: pour.vessel.id(),
         pid: root_pid,
+        first: pour.vessel.pid(),
         addresses: pour.vessel.addresses().to_vec(),
     };
     pour.vessel.release(root_pid, pour.init.take())?;

@@ -425,17 +425,62 @@ fn reap(pid: kernel::Pid) {
     }
 }
 
-/// Waits for the end of a container's first process, a child of ours: its exit status as a shell gives it.
-pub fn wait(pid: kernel::Pid) -> Result<i32> {
+/// What goes on to the container while somebody waits for it.
+const FORWARDED: [Signal; 6] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
+/// Holds back the signals that [`wait_and_forward`] takes. Before there are other threads, which inherit this.
+pub fn hold_signals() -> Result<()> {
+    let held = held();
+    held.thread_block()
+        .map_err(|e| kernel::Error::errno("block signals", e as i32).into())
+}
+
+fn held() -> SigSet {
+    FORWARDED.into_iter().chain([Signal::SIGCHLD]).collect()
+}
+
+/// Waits for the end of a container's first process, a child of ours, and forwards signals to the `root` of its tree:
+/// its exit status as a shell gives it. Signals must be held back ([`hold_signals`]).
+pub fn wait_and_forward(first: kernel::Pid, root: kernel::Pid) -> Result<i32> {
+    let root = PidFd::open(root)?;
     loop {
-        match waitpid(nix::unistd::Pid::from_raw(pid), None) {
-            Ok(WaitStatus::Exited(_, status)) => return Ok(status),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128 + signal as i32),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => {
-                let what = format!("wait for process {pid}");
-                return Err(kernel::Error::errno(what, e as i32).into());
-            }
+        if let Some(status) = ended(first, Some(WaitPidFlag::WNOHANG))? {
+            return Ok(status);
+        }
+        let signal = held()
+            .wait()
+            .map_err(|e| kernel::Error::errno("wait for signals", e as i32))?;
+        if signal != Signal::SIGCHLD {
+            // It may have ended just now: then there is nobody to tell.
+            let _ = root.signal(signal as i32);
+        }
+    }
+}
+
+/// Waits for the end of a container's first process, a child of ours: its exit status as a shell gives it.
+pub fn wait(first: kernel::Pid) -> Result<i32> {
+    loop {
+        if let Some(status) = ended(first, None)? {
+            return Ok(status);
+        }
+    }
+}
+
+fn ended(first: kernel::Pid, how: Option<WaitPidFlag>) -> Result<Option<i32>> {
+    match waitpid(nix::unistd::Pid::from_raw(first), how) {
+        Ok(WaitStatus::Exited(_, status)) => Ok(Some(status)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(128 + signal as i32)),
+        Ok(_) | Err(Errno::EINTR) => Ok(None),
+        Err(e) => {
+            let what = format!("wait for process {first}");
+            Err(kernel::Error::errno(what, e as i32).into())
         }
     }
 }
