@@ -78,7 +78,10 @@ fn main() {
         return;
     }
     if arguments.iter().any(|a| a == "--list") {
-        CASES.iter().for_each(|(name, _)| println!("{name}: test"));
+        // None of them is to be ignored.
+        let ignored = arguments.iter().any(|a| a == "--ignored");
+        let listed = if ignored { &[][..] } else { CASES };
+        listed.iter().for_each(|(name, _)| println!("{name}: test"));
         return;
     }
     let filters: Vec<&String> = arguments.iter().filter(|a| !a.starts_with("--")).collect();

@@ -3,6 +3,8 @@
 use crate::error::Named;
 use crate::{Error, Pid, Result};
 use nix::unistd::ForkResult;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Forks; the child runs `play` and exits with what it returns, the parent gets the child's pid.
 ///
@@ -22,6 +24,25 @@ pub fn fork(play: impl FnOnce() -> i32) -> Result<Pid> {
             // SAFETY: _exit(2) ends the process at once and touches nothing of the parent's buffers.
             unsafe { libc::_exit(code) }
         }
+    }
+}
+
+/// Makes a command end with the thread of ours that starts it, however that ends.
+pub fn bound(command: &mut Command) -> &mut Command {
+    let parent = nix::unistd::getpid();
+    // SAFETY: between fork and exec only prctl(2) and getppid(2) are called, which are async-signal-safe and take
+    // numbers only.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            match nix::unistd::getppid() == parent {
+                true => Ok(()),
+                // It ended before the call: nobody would tell us.
+                false => Err(std::io::Error::from_raw_os_error(libc::ESRCH)),
+            }
+        })
     }
 }
 

@@ -279,11 +279,12 @@ fn masquerade(subnet: &Subnet) -> std::result::Result<(), String> {
 }
 
 fn nft(rules: &str) -> std::result::Result<(), String> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+    let mut command = Command::new("nft");
+    command.args(["-f", "-"]);
+    command.stdin(Stdio::piped());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    // What it sets must not come after what the keeper takes away when we are killed.
+    let mut child = kernel::own::child::bound(&mut command)
         .spawn()
         .map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => "nft is not installed".to_string(),
