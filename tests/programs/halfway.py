@@ -2,6 +2,7 @@
 
 Every time DIRECTORY/turn-N appears (N = 1, 2, …) it takes one more step with each of them and prints a line."""
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ log = open(os.path.join(directory, "log"), "a", buffering=1)
 child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 child.stdin.write(b"before\n")
 child.stdin.flush()
+select.select([child.stdout], [], [])  # it has started, and its answer waits in the pipe
 
 turn = 0
 print("ready", flush=True)
