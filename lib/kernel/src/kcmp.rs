@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::os::fd::RawFd;
 
 const FILE: u64 = 0;
+const VM: u64 = 1;
 const FILES: u64 = 2;
 const FS: u64 = 3;
 const EPOLL_TFD: u64 = 7;
@@ -24,6 +25,11 @@ fn kcmp(pids: (Pid, Pid), kind: u64, first: u64, second: u64) -> Result<Ordering
 /// Orders two descriptors, each of a process, by their open file description.
 pub fn file(first: (Pid, RawFd), second: (Pid, RawFd)) -> Result<Ordering> {
     kcmp((first.0, second.0), FILE, first.1 as u64, second.1 as u64)
+}
+
+/// Whether two tasks share their memory.
+pub fn same_memory(first: Pid, second: Pid) -> Result<bool> {
+    Ok(kcmp((first, second), VM, 0, 0)?.is_eq())
 }
 
 /// Whether two tasks share a descriptor table.

@@ -158,7 +158,14 @@ fn sharing(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
     };
     for (i, pid) in pids.iter().enumerate() {
         for other in pids.iter().take(i) {
-            if alive(kcmp::same_table(*other, *pid), false)? {
+            if alive(kcmp::same_memory(*other, *pid), false)? {
+                let what = format!("it shares its memory with process {other}");
+                say(
+                    *pid,
+                    what,
+                    "such processes (CLONE_VM) are not supported yet",
+                );
+            } else if alive(kcmp::same_table(*other, *pid), false)? {
                 let what = format!("it shares its descriptors with process {other}");
                 say(
                     *pid,
