@@ -68,10 +68,11 @@ fn ready(directory: &Path) {
 fn verdicts(directory: &Path, programs: &[Program], count: usize) {
     std::fs::write(directory.join("go"), b"").expect("tell the subject");
     let verdict = until("the verdict", LONG, || {
-        let text = std::fs::read_to_string(directory.join("verdict")).unwrap_or_default();
+        // First whether they are gone: what they wrote before that is then all there is.
         let gone = programs
             .iter()
             .all(|program| !program.host.lives(program.pid));
+        let text = std::fs::read_to_string(directory.join("verdict")).unwrap_or_default();
         (gone || text.lines().count() >= count).then_some(text)
     });
     let output = std::fs::read_to_string(&programs[0].output).unwrap_or_default();
