@@ -180,6 +180,7 @@ fn a_restore_killed_at_any_moment_leaves_nothing() {
     let host = Host::new("alder");
     let images = images(&host);
     let archive = images.archive.display();
+    let traces = Traces::of(&host);
     // Once undisturbed, for the time it takes.
     let start = Instant::now();
     let whole = Restored::read(
@@ -202,7 +203,6 @@ fn a_restore_killed_at_any_moment_leaves_nothing() {
         } else {
             "-n hello --network bridge"
         };
-        let traces = Traces::of(&host);
         let mut child = host
             .shell(&format!("exec restore {words} < {archive}"))
             .stdout(Stdio::null())
