@@ -143,7 +143,11 @@ fn a_migration_that_fails_over_there_does_no_harm() {
         let migrate = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/migrate");
         // What stands in for ssh reads everything, as a restore that fails at the end does.
         let ssh = host.path("ssh");
-        for there in ["cat >/dev/null; exit 3", "exit 255", "head -c 1000"] {
+        for there in [
+            "cat >/dev/null; exit 3",
+            "exit 255",
+            "head -c 1000 >/dev/null; exit 1",
+        ] {
             std::fs::write(&ssh, format!("#!/bin/sh\n{there}\n"))
                 .expect("write what stands in for ssh");
             let outcome = host.sh(&format!(
