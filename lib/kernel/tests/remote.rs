@@ -40,7 +40,7 @@ fn stop(pid: i32, options: i32) -> ptrace::Stopped {
 
 #[test]
 fn a_stub_makes_one_call_and_many() {
-    let task = Task::new("sleep 100");
+    let task = Task::new("exec sleep 100");
     let mut stub = Stub::install(stop(task.pid(), 0), STUB).unwrap();
     let pid = i64::from(task.pid());
     let getpid = Call::new(libc::SYS_getpid, &[]);
@@ -60,7 +60,7 @@ fn a_stub_makes_one_call_and_many() {
 
 #[test]
 fn descriptors_are_planted_at_their_numbers() {
-    let task = Task::new("sleep 100");
+    let task = Task::new("exec sleep 100");
     let mut stub = Stub::install(stop(task.pid(), 0), STUB).unwrap();
     let file = std::fs::File::open("/etc/hostname").unwrap();
     let plants: Vec<Plant> = (3..600)
@@ -87,7 +87,7 @@ fn descriptors_are_planted_at_their_numbers() {
 
 #[test]
 fn a_fork_gives_a_child_that_makes_calls_too() {
-    let task = Task::new("sleep 100");
+    let task = Task::new("exec sleep 100");
     let mut stub = Stub::install(stop(task.pid(), 0), STUB).unwrap();
     let fork = Call::new(libc::SYS_clone, &[libc::SIGCHLD as u64]);
     let (pid, mut child) = stub.fork("fork", fork).unwrap();
