@@ -56,20 +56,10 @@ impl<'h> Witness<'h> {
     }
 
     fn is_unharmed(&self) {
-        self.is_unharmed_but_for(0);
-    }
-
-    /// The same, with some calls interrupted as stopping and continuing a program by hand interrupts them.
-    fn is_unharmed_but_for(&self, interruptions: usize) {
         self.program.runs_free();
         self.counts_on();
         let output = std::fs::read_to_string(&self.program.output).expect("its output");
-        let disturbed: Vec<&str> = output.lines().skip(1).collect();
-        let only_epoll = disturbed.iter().all(|line| *line == "epoll_wait EINTR");
-        assert!(
-            only_epoll && disturbed.len() <= interruptions,
-            "it was disturbed: {output}"
-        );
+        assert_eq!(output.lines().count(), 1, "it was disturbed: {output}");
     }
 
     fn target(&self) -> String {
@@ -79,18 +69,13 @@ impl<'h> Witness<'h> {
 
 /// Runs `fail` on a witness and sees that nothing came of it.
 fn unharmed_by(fail: impl Fn(&Host, &Witness)) {
-    unharmed_but_for(0, fail);
-}
-
-/// The same, with this many interruptions forgiven.
-fn unharmed_but_for(interruptions: usize, fail: impl Fn(&Host, &Witness)) {
     let host = Host::new("alder");
     let witness = Witness::start(&host);
     let speed = witness.speed();
     let traces = Traces::of(&host);
     let state = witness.program.state();
     fail(&host, &witness);
-    witness.is_unharmed_but_for(interruptions);
+    witness.is_unharmed();
     state.assert_kept_by(&witness.program, |state| state);
     traces.assert_none_left(&host);
     let now = witness.speed();
@@ -227,7 +212,7 @@ fn no_such_process_is_code_5_and_bad_usage_code_2() {
 
 /// `checkpoint` killed at a moment of its run, from its start to its end.
 fn killed_at_any_moment(flags: &str, rounds: u32) {
-    unharmed_but_for(rounds as usize / 10, |host, witness| {
+    unharmed_by(|host, witness| {
         let line = format!("exec checkpoint {flags} {} > /dev/null", witness.target());
         let start = Instant::now();
         host.sh(&format!(
@@ -261,7 +246,7 @@ fn killed_at_any_moment(flags: &str, rounds: u32) {
             let _ = child.wait();
             // Killed between a thread's stop and the moment it is hidden, some microseconds later, nobody is left to
             // hide it: epoll_wait fails as it does after SIGSTOP and SIGCONT (signal(7)).
-            witness.is_unharmed_but_for(rounds as usize / 10);
+            witness.is_unharmed();
         }
         assert!(
             killed > rounds / 2,
