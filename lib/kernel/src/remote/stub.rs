@@ -75,13 +75,8 @@ impl Stub {
         self.task.ok_or(Error::Gone { pid: self.tid })
     }
 
-    fn take(&mut self) -> Result<Stopped> {
-        self.task.take().ok_or(Error::Gone { pid: self.tid })
-    }
-
-    /// Makes a `fork`, `vfork`-less `clone` or `clone3`: the call's result as the caller sees it, and the new task,
-    /// stopped before its first instruction, as a stub in the same place.
-    pub fn fork(&mut self, what: &str, call: Call) -> Result<(u64, Stub)> {
+    /// The registers with which the stub makes one call.
+    fn prepared(&self, call: Call) -> Registers {
         let mut registers = self.registers;
         arch::prepare_call(
             &mut registers,
@@ -89,6 +84,17 @@ impl Stub {
             call.nr,
             call.args,
         );
+        registers
+    }
+
+    fn take(&mut self) -> Result<Stopped> {
+        self.task.take().ok_or(Error::Gone { pid: self.tid })
+    }
+
+    /// Makes a `fork`, `vfork`-less `clone` or `clone3`: the call's result as the caller sees it, and the new task,
+    /// stopped before its first instruction, as a stub in the same place.
+    pub fn fork(&mut self, what: &str, call: Call) -> Result<(u64, Stub)> {
+        let registers = self.prepared(call);
         let mut child = None;
         self.run(registers, &mut |message| child = Some(message as Pid))?;
         let result = arch::result(&self.task()?.registers()?);
@@ -110,13 +116,7 @@ impl Stub {
 
     /// Makes a call after which the task is no more (`exit`): gives its wait status.
     pub fn last_call(mut self, call: Call) -> Result<i32> {
-        let mut registers = self.registers;
-        arch::prepare_call(
-            &mut registers,
-            self.base + arch::STUB_ONE,
-            call.nr,
-            call.args,
-        );
+        let registers = self.prepared(call);
         let mut task = self.take()?;
         task.set_registers(&registers)?;
         let mut running = task.resume(0)?;
@@ -134,13 +134,7 @@ impl Stub {
 
     /// Makes a successful `execve`: the stop at its event, past which the task has new memory and no stub.
     pub fn exec(mut self, what: &str, call: Call) -> Result<Stopped> {
-        let mut registers = self.registers;
-        arch::prepare_call(
-            &mut registers,
-            self.base + arch::STUB_ONE,
-            call.nr,
-            call.args,
-        );
+        let registers = self.prepared(call);
         let mut task = self.take()?;
         task.set_registers(&registers)?;
         match task.resume(0)?.wait()? {
@@ -238,13 +232,7 @@ impl Caller for Stub {
     }
 
     fn call(&mut self, call: Call) -> Result<i64> {
-        let mut registers = self.registers;
-        arch::prepare_call(
-            &mut registers,
-            self.base + arch::STUB_ONE,
-            call.nr,
-            call.args,
-        );
+        let registers = self.prepared(call);
         self.run(registers, &mut |_| ())?;
         Ok(arch::result(&self.task()?.registers()?))
     }

@@ -27,15 +27,16 @@ pub fn dump(root: Pid) -> Result<Offsets> {
     })
 }
 
-/// The offsets that make the clocks of this host show those, now.
+/// The offsets that make the clocks of this host show those, now. The kernel counts them from the clocks of the first
+/// time namespace, which ours may differ from.
 pub fn offsets(clocks: Clocks) -> Result<Offsets> {
+    let own = dump(std::process::id() as Pid)?;
+    let offset = |wanted: i64, clock: ClockId, own: i64| -> Result<i64> {
+        Ok(wanted.saturating_sub(now(clock)?).saturating_add(own))
+    };
     Ok(Offsets {
-        monotonic: clocks
-            .monotonic
-            .saturating_sub(now(ClockId::CLOCK_MONOTONIC)?),
-        boottime: clocks
-            .boottime
-            .saturating_sub(now(ClockId::CLOCK_BOOTTIME)?),
+        monotonic: offset(clocks.monotonic, ClockId::CLOCK_MONOTONIC, own.monotonic)?,
+        boottime: offset(clocks.boottime, ClockId::CLOCK_BOOTTIME, own.boottime)?,
     })
 }
 
