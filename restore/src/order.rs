@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use image::container::Container;
 use image::{Header, Reader};
 use resources::namespaces::time::Clocks;
-use resources::vessel;
+use resources::vessel::{self, Vessel, native};
 use resources::{Blocker, Error};
 use serde::Serialize;
 use std::io::Write;
@@ -32,7 +32,8 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     kernel::rlimit::raise_open_files()?;
     let container = container(&mut reader)?;
     let vessel = timed(&mut stats, &options, Phase::Vessel, || {
-        vessel::make(&container, &wanted(&options, reader.header())?)
+        let wanted = wanted(&options, reader.header())?;
+        Ok(Box::new(native::make(&container, &wanted)?) as Box<dyn Vessel>)
     })
     .map_err(failure)?;
     // The first process was forked while we had one thread; from here on there may be more.
@@ -141,7 +142,7 @@ fn release(mut pour: Pour) -> resources::Result<Running> {
     let ready = finish::standing(&mut pour)?;
     let running = Running {
         name: pour.vessel.name().map(str::to_string),
-        engine: "native",
+        engine: pour.vessel.engine().name(),
         id: pour.vessel.id(),
         pid: root_pid,
         first: pour.vessel.pid(),
@@ -154,13 +155,13 @@ fn release(mut pour: Pour) -> resources::Result<Running> {
     Ok(running)
 }
 
-fn wanted(options: &Options, header: &Header) -> resources::Result<vessel::Options> {
-    Ok(vessel::Options {
+fn wanted(options: &Options, header: &Header) -> resources::Result<native::Options> {
+    Ok(native::Options {
         name: options.name.clone(),
         network: options.network.map(|network| match network {
-            Network::Host => vessel::Network::Host,
-            Network::Bridge => vessel::Network::Bridge,
-            Network::None => vessel::Network::None,
+            Network::Host => native::Network::Host,
+            Network::Bridge => native::Network::Bridge,
+            Network::None => native::Network::None,
         }),
         pids: options.pidns,
         rootfs: options.rootfs.clone(),

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 #[derive(Debug)]
 pub struct Pour {
     /// Where it will live.
-    pub vessel: Vessel,
+    pub vessel: Box<dyn Vessel>,
     /// An init of ours that is its process 1.
     pub init: Option<Stub>,
     /// Its processes, as far as they are.
@@ -52,7 +52,7 @@ enum Step {
 
 impl Pour {
     /// Begins, with the container's own record read and its vessel made.
-    pub fn new(vessel: Vessel, container: &Container, options: &Options) -> Result<Self> {
+    pub fn new(vessel: Box<dyn Vessel>, container: &Container, options: &Options) -> Result<Self> {
         let vessel_pid = vessel.pid();
         let target = Target {
             processes: BTreeMap::new(),

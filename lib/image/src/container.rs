@@ -1,6 +1,7 @@
 //! `container.json`: what surrounds the processes. The first record after the header, for the vessel is made from it.
 
 use crate::cgroups::Cgroups;
+use crate::engine::Configuration;
 use crate::ids::Pid;
 use crate::namespaces::Namespaces;
 use crate::rootfs::Rootfs;
@@ -13,6 +14,8 @@ use std::net::IpAddr;
 pub struct Container {
     /// What made and owned it.
     pub engine: Engine,
+    /// What that engine needs to make it again; none for a native one.
+    pub configuration: Option<Configuration>,
     /// The name it had there.
     pub name: String,
     /// The root of its process tree, as its own pid namespace knows it: 1, or any pid where that namespace is the host's,
@@ -30,9 +33,45 @@ pub struct Container {
 }
 
 /// What makes containers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
     /// These tools, or nobody: a process tree in whatever namespaces it was started.
     Native,
+    /// Podman.
+    Podman,
+    /// Docker.
+    Docker,
+    /// runc alone.
+    Runc,
+    /// crun alone.
+    Crun,
+}
+
+impl Engine {
+    /// All of them.
+    pub const ALL: [Engine; 5] = [
+        Engine::Native,
+        Engine::Podman,
+        Engine::Docker,
+        Engine::Runc,
+        Engine::Crun,
+    ];
+
+    /// As users write it: `podman`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Native => "native",
+            Engine::Podman => "podman",
+            Engine::Docker => "docker",
+            Engine::Runc => "runc",
+            Engine::Crun => "crun",
+        }
+    }
+}
+
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }

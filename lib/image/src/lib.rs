@@ -11,6 +11,7 @@ mod chunk;
 pub mod container;
 pub mod credentials;
 mod directory;
+pub mod engine;
 pub mod error;
 pub mod files;
 pub mod format;

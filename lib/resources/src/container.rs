@@ -19,6 +19,7 @@ pub fn dump(root: Pid, name: &str, travels: bool) -> Result<Container> {
     };
     Ok(Container {
         engine: Engine::Native,
+        configuration: None,
         name: name.to_string(),
         root: pid::inside(root)?,
         namespaces: namespaces::dump(root, mounts)?,

@@ -14,8 +14,9 @@ use kernel::ptrace::Stopped;
 use kernel::remote::{Call, Caller, Stub, call};
 use kernel::rtnetlink::Rtnetlink;
 use kernel::{Pid, within};
+use resources::vessel::native::{self, Native, Network, Options};
 use resources::vessel::registry::{self, DIR, NETNS};
-use resources::vessel::{self, Network, Options, Vessel};
+use resources::vessel::{self, Vessel};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, exit};
@@ -139,6 +140,7 @@ fn entries(dir: &str) -> Vec<String> {
 fn container(root: Pid) -> Container {
     Container {
         engine: Engine::Native,
+        configuration: None,
         name: "source".into(),
         root,
         namespaces: Namespaces {
@@ -209,12 +211,12 @@ fn exec(mut stub: Stub) -> Stopped {
 }
 
 /// Makes what the tree's code makes: the root, out of the first process, running a shell script; and lets go.
-fn pour(mut vessel: Vessel, root: Pid, script: &str) -> (Pid, Pid) {
+fn pour(mut vessel: Native, root: Pid, script: &str) -> (Pid, Pid) {
     let first = vessel.first().unwrap();
     let pid = vessel.pid();
     if !vessel.is_init() {
         start(first, script);
-        vessel.release(pid, None).unwrap();
+        Box::new(vessel).release(pid, None).unwrap();
         return (pid, pid);
     }
     let mut init = Stub::install(first, BASE).unwrap();
@@ -226,7 +228,7 @@ fn pour(mut vessel: Vessel, root: Pid, script: &str) -> (Pid, Pid) {
     run(&mut child, script);
     let child_pid = child.tid();
     exec(child).detach(0).unwrap();
-    vessel.release(child_pid, Some(init)).unwrap();
+    Box::new(vessel).release(child_pid, Some(init)).unwrap();
     (pid, child_pid)
 }
 
@@ -251,7 +253,7 @@ fn end(pid: Pid) {
 }
 
 fn a_named_container_has_pids_mounts_and_an_address_of_its_own() {
-    let vessel = vessel::make(&container(4711), &named("a")).unwrap();
+    let vessel = native::make(&container(4711), &named("a")).unwrap();
     let pid = vessel.pid();
     for kind in Kind::ALL {
         let is_own = [Kind::Mount, Kind::Network, Kind::Pid].contains(&kind);
@@ -310,7 +312,7 @@ fn a_named_container_has_pids_mounts_and_an_address_of_its_own() {
 }
 
 fn a_failed_restore_leaves_nothing() {
-    let vessel = vessel::make(&container(4711), &named("a")).unwrap();
+    let vessel = native::make(&container(4711), &named("a")).unwrap();
     let pid = vessel.pid();
     drop(vessel);
     assert!(stat::read(pid).is_err());
@@ -325,7 +327,7 @@ fn a_failed_restore_leaves_nothing() {
     bad.origin = image::namespaces::mount::Origin::Tmpfs { tree: 0 };
     mounts.mounts.push(bad);
     container.namespaces.mount = Namespace::Own(mounts);
-    let error = vessel::make(&container, &named("b"))
+    let error = native::make(&container, &named("b"))
         .unwrap_err()
         .to_string();
     assert!(error.contains("/not/here"), "{error}");
@@ -336,7 +338,7 @@ fn a_restore_killed_outright_leaves_nothing() {
         // A process of ours that makes a vessel and dies without a word, at any moment.
         let child = match kernel::namespaces::fork(&Default::default()).unwrap() {
             kernel::namespaces::Forked::Child => {
-                let vessel = vessel::make(&container(4711), &named("a"));
+                let vessel = native::make(&container(4711), &named("a"));
                 fs::write("/run/pid", vessel.unwrap().pid().to_string()).unwrap();
                 kill(std::process::id() as Pid, libc::SIGKILL);
                 kernel::namespaces::leave(1);
@@ -360,7 +362,7 @@ fn a_restore_killed_outright_leaves_nothing() {
 }
 
 fn what_a_killed_keeper_left_is_cleaned_by_the_next_look() {
-    let vessel = vessel::make(&process_1(), &named("a")).unwrap();
+    let vessel = native::make(&process_1(), &named("a")).unwrap();
     let (first, _) = pour(vessel, 1, "exec sleep 100");
     let keeper = registry::find("a").unwrap().keeper;
     end(keeper.pid);
@@ -372,7 +374,7 @@ fn what_a_killed_keeper_left_is_cleaned_by_the_next_look() {
 fn replicas_get_addresses_of_their_own_and_reach_each_other() {
     let mut made = Vec::new();
     for name in ["hello1", "hello2", "hello3"] {
-        let vessel = vessel::make(&container(4711), &named(name)).unwrap();
+        let vessel = native::make(&container(4711), &named(name)).unwrap();
         made.push((
             vessel.addresses()[0],
             pour(vessel, 4711, "exec sleep 100").0,
@@ -399,27 +401,27 @@ fn replicas_get_addresses_of_their_own_and_reach_each_other() {
 }
 
 fn a_name_is_given_once() {
-    let vessel = vessel::make(&process_1(), &named("a")).unwrap();
-    let error = vessel::make(&process_1(), &named("a")).unwrap_err();
+    let vessel = native::make(&process_1(), &named("a")).unwrap();
+    let error = native::make(&process_1(), &named("a")).unwrap_err();
     assert!(matches!(error, resources::Error::Name(_)), "{error}");
     assert!(registry::find("a").is_err(), "it does not run yet");
     drop(vessel);
-    let again = vessel::make(&process_1(), &named("a")).unwrap();
+    let again = native::make(&process_1(), &named("a")).unwrap();
     drop(again);
     for bad in ["../a", "a/b", ""] {
-        assert!(vessel::make(&process_1(), &named(bad)).is_err());
+        assert!(native::make(&process_1(), &named(bad)).is_err());
     }
 }
 
 fn the_init_ends_as_the_root_does_and_hands_signals_on() {
-    let vessel = vessel::make(&container(4711), &named("a")).unwrap();
+    let vessel = native::make(&container(4711), &named("a")).unwrap();
     let script = "trap 'exit 7' TERM; echo ready > /run/ready; while :; do sleep 0.01; done";
     let (first, _) = pour(vessel, 4711, script);
     until("it runs", || Path::new("/run/ready").exists());
     kill(first, libc::SIGTERM);
     assert_eq!(vessel::wait(first).unwrap(), 7);
     // Orphans are reaped, and do not end it.
-    let vessel = vessel::make(&container(4711), &named("b")).unwrap();
+    let vessel = native::make(&container(4711), &named("b")).unwrap();
     let script = "(sleep 0.05 & ) ; sleep 0.2; [ $(ls -d /proc/[0-9]* | wc -l) = 5 ] || ls -d /proc/[0-9]*; kill -9 $$";
     let (first, _) = pour(vessel, 4711, script);
     assert_eq!(vessel::wait(first).unwrap(), 128 + libc::SIGKILL);
@@ -427,13 +429,13 @@ fn the_init_ends_as_the_root_does_and_hands_signals_on() {
 
 fn a_tree_of_the_hosts_gets_its_very_pid() {
     let free = 1_000_000 / 32 + (std::process::id() as Pid % 500);
-    let vessel = vessel::make(&container(free), &Options::default()).unwrap();
+    let vessel = native::make(&container(free), &Options::default()).unwrap();
     assert_eq!(
         (vessel.pid(), vessel.is_init(), vessel.name()),
         (free, false, None)
     );
     assert!(!Path::new(DIR).exists());
-    let error = vessel::make(&container(free), &Options::default()).unwrap_err();
+    let error = native::make(&container(free), &Options::default()).unwrap_err();
     assert!(matches!(error, resources::Error::Name(_)), "{error}");
     let (pid, _) = pour(vessel, free, "exit 3");
     assert_eq!(vessel::wait(pid).unwrap(), 3);
@@ -448,7 +450,7 @@ fn a_directory_becomes_the_root_with_devices_and_proc() {
         rootfs: Some(dir.path().into()),
         ..named("a")
     };
-    let vessel = vessel::make(&process_1(), &options).unwrap();
+    let vessel = native::make(&process_1(), &options).unwrap();
     vessel.settle().unwrap();
     let pid = vessel.pid();
     let mounts = mountinfo::read(pid).unwrap();
@@ -479,7 +481,7 @@ fn names_and_clocks_go_on() {
         }),
         ..named("a")
     };
-    let vessel = vessel::make(&container, &options).unwrap();
+    let vessel = native::make(&container, &options).unwrap();
     let taken = resources::container::dump(vessel.pid(), "a", false).unwrap();
     assert_eq!(taken.namespaces.uts, container.namespaces.uts);
     assert_eq!(taken.root, 1);
@@ -504,14 +506,14 @@ fn networks_of_three_kinds() {
         network: Some(network),
         ..named("a")
     };
-    let vessel = vessel::make(&process_1(), &with(Network::Host)).unwrap();
+    let vessel = native::make(&process_1(), &with(Network::Host)).unwrap();
     assert_eq!(
         identity(vessel.pid(), Kind::Network).unwrap(),
         own(Kind::Network).unwrap()
     );
     assert!(vessel.addresses().is_empty());
     drop(vessel);
-    let vessel = vessel::make(&process_1(), &with(Network::None)).unwrap();
+    let vessel = native::make(&process_1(), &with(Network::None)).unwrap();
     let links = within(vessel.pid(), &[kernel::Namespace::Net], || {
         Rtnetlink::open().unwrap().links().unwrap()
     })
@@ -519,16 +521,16 @@ fn networks_of_three_kinds() {
     assert!(links.len() == 1 && links[0].up);
     drop(vessel);
     // What was on the bridge comes back under its address without a name, and nobody else gets it meanwhile.
-    let first = vessel::make(&process_1(), &with(Network::Bridge)).unwrap();
+    let first = native::make(&process_1(), &with(Network::Bridge)).unwrap();
     let mut taken = resources::container::dump(first.pid(), "a", false).unwrap();
     let address = first.addresses()[0];
     taken.namespaces.mount = Namespace::Host;
-    let error = vessel::make(&taken, &Options::default())
+    let error = native::make(&taken, &Options::default())
         .unwrap_err()
         .to_string();
     assert!(error.contains("taken"), "{error}");
     drop(first);
-    let again = vessel::make(&taken, &Options::default()).unwrap();
+    let again = native::make(&taken, &Options::default()).unwrap();
     assert_eq!(again.addresses(), [address]);
     assert!(again.changed().is_empty());
     drop(again);
@@ -584,7 +586,7 @@ fn a_root_file_system_and_tmpfs_travel_whole() {
         rootfs: Some(top.into()),
         ..named("a")
     };
-    let source = vessel::make(&process_1(), &options).unwrap();
+    let source = native::make(&process_1(), &options).unwrap();
     let shm = format!("/proc/{}/root/dev/shm", source.pid());
     fs::write(format!("{shm}/note"), "in memory").unwrap();
     source.settle().unwrap();
@@ -603,7 +605,7 @@ fn a_root_file_system_and_tmpfs_travel_whole() {
         image.len()
     );
 
-    let copy = vessel::make(&taken, &named("b")).unwrap();
+    let copy = native::make(&taken, &named("b")).unwrap();
     let mut pour = resources::rootfs::Pour::new(copy.pid(), &taken).unwrap();
     let mut reader = image::Reader::open(std::io::Cursor::new(image)).unwrap();
     while let Some(mut entry) = reader.next().unwrap() {
@@ -645,7 +647,7 @@ fn a_root_file_system_and_tmpfs_travel_whole() {
         rootfs: Some(other.path().into()),
         ..named("c")
     };
-    let named = vessel::make(&taken, &options).unwrap();
+    let named = native::make(&taken, &options).unwrap();
     let mut pour = resources::rootfs::Pour::new(named.pid(), &taken).unwrap();
     let member = image::Member::new("rootfs/file", image::MemberKind::Regular { size: 0 });
     pour.member(&member, &mut std::io::empty()).unwrap();

@@ -1,5 +1,6 @@
 //! Mounts (mount_namespaces(7)), from `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
 
+use crate::bytes::Bytes;
 use crate::ids::MountId;
 use crate::path::Name;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,18 @@ pub enum Origin {
     Tmpfs {
         /// Number of its file tree.
         tree: u32,
+    },
+    /// A volume of the engine's, of which its configuration knows more.
+    Volume {
+        /// Its name there.
+        name: String,
+        /// Number of its file tree; none where its content does not travel.
+        tree: Option<u32>,
+    },
+    /// A file that the engine has written for this container alone: `/etc/hosts`, `/etc/resolv.conf`.
+    Written {
+        /// What was in it.
+        content: Bytes,
     },
     /// One more mount of a file system that an earlier one has brought.
     Again {

@@ -1,412 +1,67 @@
-//! The native vessel: an empty process inside new namespaces of its own, traced and stopped, into which a tree is poured.
-//! Everything made for it is in the registry from the start, and a keeper takes it away when process 1 is gone, whatever
-//! becomes of `restore`.
+//! The vessel: an empty process inside its new container, traced and stopped, into which a tree is poured. Two makers,
+//! one pouring: these tools themselves ([`native`]), or an engine.
 
-use crate::namespaces::time::{self, Clocks};
-use crate::namespaces::{mount, network};
-use crate::{Error, Result};
-use image::container::Container;
-use image::namespaces::mount::Mounts;
-use kernel::arch::Registers;
-use kernel::namespaces::{Birth, Forked, Kind, fork};
+use crate::Result;
+use image::container::Engine;
 use kernel::pidfd::PidFd;
-use kernel::ptrace::{self, Event, Stopped, options};
+use kernel::ptrace::Stopped;
 use kernel::remote::Stub;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use std::fs::{self, DirBuilder};
+use std::fmt::Debug;
+use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::os::fd::OwnedFd;
 
 mod bridge;
 mod cgroup;
 mod inside;
 mod keeper;
+pub mod native;
 mod plan;
 pub mod registry;
 
 pub use inside::init;
 
-use keeper::Keeper;
-use plan::{Link, Plan, plan};
-use registry::{Entry, NETNS, Process};
-
-/// What the user asks of a native container.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
-    /// A name of its own (`-n`), with pids, mounts and a network of its own.
-    pub name: Option<String>,
-    /// `--network`; none: as it was, or the bridge where it gets a name.
-    pub network: Option<Network>,
-    /// A pid namespace of its own (`--pidns`), also without a name.
-    pub pids: bool,
-    /// `--rootfs`: the directory that becomes its root.
-    pub rootfs: Option<PathBuf>,
-    /// What its clocks are to show, in a time namespace of its own; none: the host's.
-    pub clocks: Option<Clocks>,
-    /// What it is restored from, for the registry.
-    pub archive: String,
-}
-
-/// How a container is to be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Network {
-    /// By the host's network.
-    Host,
-    /// By an address of its own on our bridge.
-    Bridge,
-    /// Not at all.
-    None,
-}
-
 /// A vessel. Dropped before [`Vessel::release`], it is taken down with all that was made for it.
-#[derive(Debug)]
-pub struct Vessel {
-    /// Its first process, traced and stopped; taken out by [`Vessel::first`].
-    first: Option<Stopped>,
-    pid: kernel::Pid,
-    pidfd: PidFd,
-    /// Those at the stop.
-    registers: Option<Registers>,
-    is_init: bool,
-    socket: OwnedFd,
-    keeper: Option<Keeper>,
-    entry: Option<Entry>,
-    mounts: Option<Mounts>,
-    own_root: bool,
-    changed: Vec<(IpAddr, IpAddr)>,
-    warnings: Vec<String>,
-    released: bool,
-}
-
-/// Makes the vessel of a container. The calling process must have one thread.
-pub fn make(container: &Container, options: &Options) -> Result<Vessel> {
-    if let Some(name) = &options.name {
-        registry::check_name(name)?;
-    }
-    let id = random_id()?;
-    let name = options.name.clone().unwrap_or_else(|| id.clone());
-    let plan = plan(
-        container,
-        options,
-        &name,
-        Path::new(mount::KEPT).join(&name),
-    )?;
-    let mut making = Making::default();
-    let place = if plan.registered() {
-        making.keeper = Some(Keeper::start(&name)?);
-        making.reserve(&plan, id, &options.archive)?
-    } else {
-        None
-    };
-    let mut vessel = making.launch(&plan)?;
-    vessel.connect(&plan, place.as_ref())?;
-    vessel.stop()?;
-    if let Link::Bridge { .. } = plan.link
-        && let Some(place) = &place
-    {
-        let new = IpAddr::V4(place.address);
-        let old = container
-            .addresses
-            .iter()
-            .filter(|a| a.is_ipv4() && **a != new);
-        vessel.changed = old.map(|old| (*old, new)).collect();
-    }
-    Ok(vessel)
-}
-
-/// What has been made while there is no process yet. Each thing is in the registry before it is made, so that the keeper
-/// knows of it whenever we die.
-#[derive(Default)]
-struct Making {
-    keeper: Option<Keeper>,
-    entry: Option<Entry>,
-    warnings: Vec<String>,
-}
-
-impl Making {
-    /// Enters the name into the registry, with an address, a directory and a cgroup.
-    fn reserve(&mut self, plan: &Plan, id: String, archive: &str) -> Result<Option<bridge::Place>> {
-        let Some(keeper) = &self.keeper else {
-            return Ok(None);
-        };
-        let lock = registry::lock()?;
-        let entries = registry::list(&lock)?;
-        registry::check_free(&entries, &plan.name)?;
-        let netns = plan.kinds.contains(&Kind::Network);
-        if netns && Path::new(NETNS).join(&plan.name).exists() {
-            return Err(Error::Name(format!(
-                "the name {:?} is taken by a network namespace (ip netns); choose another",
-                plan.name
-            )));
-        }
-        let entry = self.entry.insert(Entry {
-            name: plan.name.clone(),
-            id,
-            first: None,
-            pid: None,
-            root: None,
-            init: plan.init,
-            keeper: keeper.process()?,
-            addresses: Vec::new(),
-            link: None,
-            netns,
-            netns_dir: netns && !Path::new(NETNS).exists(),
-            cgroup: cgroup::place(&plan.name),
-            directory: plan
-                .travels
-                .then(|| Path::new(mount::KEPT).join(&plan.name)),
-            archive: archive.to_string(),
-            created: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs()),
-        });
-        registry::write(entry)?;
-        if netns {
-            directory(Path::new(NETNS))?;
-        }
-        if let Some(path) = &entry.directory {
-            // No container of this name is alive, or it would be taken: what lies there is a leftover.
-            let _ = fs::remove_dir_all(path);
-            directory(path)?;
-        }
-        let Link::Bridge { wanted, .. } = &plan.link else {
-            return Ok(None);
-        };
-        let place = bridge::place(&lock, &entries, *wanted, &mut self.warnings)?;
-        entry.addresses = vec![place.address.into()];
-        entry.link = Some(place.link.clone());
-        registry::write(entry)?;
-        Ok(Some(place))
-    }
-
-    /// Forks the first process.
-    fn launch(mut self, plan: &Plan) -> Result<Vessel> {
-        let path = self.entry.as_ref().and_then(|entry| entry.cgroup.as_ref());
-        let cgroup = path.and_then(|path| cgroup::make(path));
-        let (socket, theirs) = pair()?;
-        let clocks = plan
-            .clocks
-            .map(|clocks| time::restore(time::offsets(clocks)?));
-        let clocks = clocks.transpose()?;
-        let birth = Birth {
-            kinds: plan.kinds.clone(),
-            pids: plan.host_pid.into_iter().collect(),
-            cgroup: cgroup.as_ref().map(|dir| dir.as_fd()),
-        };
-        let pidfd = match born(&birth, plan.host_pid)? {
-            Forked::Child => inside::live(plan, theirs),
-            Forked::Parent(pidfd) => pidfd,
-        };
-        drop((clocks, theirs));
-        let mut vessel = Vessel {
-            first: None,
-            pid: pidfd.pid(),
-            pidfd,
-            registers: None,
-            is_init: plan.init,
-            socket,
-            keeper: self.keeper.take(),
-            entry: self.entry.take(),
-            mounts: plan.mounts.clone(),
-            own_root: plan.rootfs.is_some(),
-            changed: Vec::new(),
-            warnings: std::mem::take(&mut self.warnings),
-            released: false,
-        };
-        if let (Some(entry), Some(keeper)) = (&mut vessel.entry, &vessel.keeper) {
-            let first = Process::of(vessel.pid)?;
-            entry.first = Some(first);
-            keeper.watch(&first)?;
-            registry::write(entry)?;
-        }
-        Ok(vessel)
-    }
-}
-
-impl Drop for Making {
-    fn drop(&mut self) {
-        undo(&mut self.keeper, &self.entry);
-    }
-}
-
-/// Has the keeper take everything away; where it cannot, does so itself.
-fn undo(keeper: &mut Option<Keeper>, entry: &Option<Entry>) {
-    if let Some(mut keeper) = keeper.take() {
-        keeper.finish();
-    }
-    if let Some(entry) = entry
-        && registry::read(&entry.name).is_some_and(|now| now.id == entry.id)
-        && let Ok(lock) = registry::lock()
-    {
-        keeper::clean(&lock, entry);
-    }
-}
-
-/// Forks; a pid of choice may for a moment be held by a process that has just ended.
-fn born(birth: &Birth, wanted: Option<kernel::Pid>) -> Result<Forked> {
-    let patience = Instant::now() + Duration::from_secs(5);
-    loop {
-        match (fork(birth), wanted) {
-            (Err(e), Some(pid)) if e.raw() == Some(Errno::EEXIST as i32) => {
-                let holder = fs::read_to_string(format!("/proc/{pid}/comm"));
-                let dead = fs::read_to_string(format!("/proc/{pid}/stat"))
-                    .map_or(true, |stat| stat.contains(") Z "));
-                if !dead || Instant::now() > patience {
-                    return Err(Error::Name(format!(
-                        "pid {pid} is taken on this host ({}); end that process, or restore under a name (-n), with \
-                         pids of its own",
-                        holder.map_or("a process group or session".into(), |h| h
-                            .trim()
-                            .to_string())
-                    )));
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            (forked, _) => return Ok(forked?),
-        }
-    }
-}
-
-impl Vessel {
+pub trait Vessel: Debug {
     /// The first process, stopped and traced with EXITKILL: the tree's root, or (see [`Vessel::is_init`]) an init of
-    /// ours, out of which the root is to be forked. Given out once. Its descriptors 0 to 3 are not the container's.
-    pub fn first(&mut self) -> Result<Stopped> {
-        self.first
-            .take()
-            .ok_or_else(|| kernel::Error::Gone { pid: self.pid }.into())
-    }
+    /// ours, out of which the root is to be forked. Given out once. Its descriptors are not the container's.
+    fn first(&mut self) -> Result<Stopped>;
 
     /// Our pid of the first process: its namespaces are `/proc/PID/ns/*`, its root is `/proc/PID/root`.
-    pub fn pid(&self) -> kernel::Pid {
-        self.pid
-    }
+    fn pid(&self) -> kernel::Pid;
 
     /// Whether the first process is an init of ours, and no part of the image.
-    pub fn is_init(&self) -> bool {
-        self.is_init
-    }
+    fn is_init(&self) -> bool;
 
-    /// The name it is registered under; none for a tree that shares everything with the host.
-    pub fn name(&self) -> Option<&str> {
-        self.entry.as_ref().map(|e| e.name.as_str())
-    }
+    /// What made the container, and owns it from [`Vessel::release`] on.
+    fn engine(&self) -> Engine;
+
+    /// The name it is known by; none for a tree that shares everything with the host.
+    fn name(&self) -> Option<&str>;
 
     /// Its id; the pid of its root for a tree that shares everything with the host.
-    pub fn id(&self) -> String {
-        let id = self.entry.as_ref().map(|e| e.id.clone());
-        id.unwrap_or_else(|| self.pid.to_string())
-    }
+    fn id(&self) -> String;
 
-    /// Its addresses on our bridge.
-    pub fn addresses(&self) -> &[IpAddr] {
-        self.entry.as_ref().map_or(&[], |e| &e.addresses)
-    }
+    /// Its new addresses.
+    fn addresses(&self) -> &[IpAddr];
 
     /// Addresses of the source that have become others: sockets bound to the first are bound to the second.
-    pub fn changed(&self) -> &[(IpAddr, IpAddr)] {
-        &self.changed
-    }
+    fn changed(&self) -> &[(IpAddr, IpAddr)];
 
     /// What the user should know.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    /// Sets up the network while the process sets up the rest; then hears how that went.
-    fn connect(&mut self, plan: &Plan, place: Option<&bridge::Place>) -> Result<()> {
-        let connected = self.network(plan, place);
-        let mut bytes = [0; inside::MESSAGE];
-        let len = loop {
-            match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
-                Err(Errno::EINTR) => {}
-                heard => break heard.unwrap_or(0),
-            }
-        };
-        let remarks: Result<Vec<String>> =
-            inside::Word::of(bytes.get(..len).unwrap_or_default()).into();
-        self.warnings.extend(remarks?);
-        connected
-    }
-
-    fn network(&self, plan: &Plan, place: Option<&bridge::Place>) -> Result<()> {
-        match (&plan.link, place) {
-            (Link::Host, _) => return Ok(()),
-            (Link::Bridge { name, mtu, .. }, Some(place)) => {
-                bridge::attach(place, self.pid, name, *mtu)?;
-            }
-            (Link::Alone(Some(record)), _) => network::restore(self.pid, record)?,
-            (Link::Alone(None) | Link::Bridge { .. }, _) => network::loopback(self.pid)?,
-        }
-        bind_netns(&plan.name, self.pid)
-    }
-
-    fn stop(&mut self) -> Result<()> {
-        let running = ptrace::seize(self.pid, options::EXITKILL)?;
-        running.interrupt()?;
-        let stopped = match running.wait()? {
-            Event::Stop(stopped) => stopped,
-            _ => return Err(kernel::Error::Gone { pid: self.pid }.into()),
-        };
-        self.registers = Some(stopped.registers()?);
-        self.first = Some(stopped);
-        Ok(())
-    }
+    fn warnings(&self) -> &[String];
 
     /// Once the file trees are poured: read-only mounts become so.
-    pub fn settle(&self) -> Result<()> {
-        match &self.mounts {
-            Some(mounts) => mount::settle(self.pid, mounts, self.own_root),
-            None => Ok(()),
-        }
-    }
+    fn settle(&self) -> Result<()>;
 
-    /// The container runs: the registry says so, and it is no longer ours to take down. `root` is our pid of the root of
-    /// its tree; `init` the first process where it is an init of ours, which goes on from where it was stopped.
-    pub fn release(mut self, root: kernel::Pid, init: Option<Stub>) -> Result<()> {
-        if let Some(entry) = &mut self.entry {
-            let _lock = registry::lock()?;
-            // Another that ended may have left us its duty meanwhile.
-            if let Some(now) = registry::read(&entry.name) {
-                entry.netns_dir = now.netns_dir;
-            }
-            entry.pid = Some(root);
-            entry.root = Some(Process::of(root)?);
-            registry::write(entry)?;
-        }
-        let first = match init {
-            Some(stub) => Some(stub.remove()?),
-            None => self.first.take(),
-        };
-        if let Some(mut first) = first {
-            if let Some(registers) = &self.registers {
-                first.set_registers(registers)?;
-            }
-            first.detach(0)?;
-        }
-        if self.is_init {
-            send(self.socket.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL).map_err(|e| {
-                kernel::Error::errno("tell the container's init to go on", e as i32)
-            })?;
-        }
-        self.released = true;
-        Ok(())
-    }
-}
-
-impl Drop for Vessel {
-    fn drop(&mut self) {
-        if self.released {
-            return;
-        }
-        let _ = self.pidfd.signal(Signal::SIGKILL as i32);
-        reap(self.pid);
-        undo(&mut self.keeper, &self.entry);
-    }
+    /// The container runs, and is no longer ours to take down. `root` is our pid of the root of its tree; `init` the
+    /// first process where it is an init of ours, which goes on from where it was stopped.
+    fn release(self: Box<Self>, root: kernel::Pid, init: Option<Stub>) -> Result<()>;
 }
 
 /// Waits for the end of a process that has been killed. Process 1 ends only when all others of its pid namespace have
@@ -483,29 +138,6 @@ fn ended(first: kernel::Pid, how: Option<WaitPidFlag>) -> Result<Option<i32>> {
             Err(kernel::Error::errno(what, e as i32).into())
         }
     }
-}
-
-/// Binds the network namespace where `ip netns` looks for it.
-fn bind_netns(name: &str, pid: kernel::Pid) -> Result<()> {
-    let path = Path::new(NETNS).join(name);
-    fs::File::create_new(&path)
-        .map_err(|e| kernel::Error::io(format!("make {}", path.display()), &e))?;
-    let from = format!("/proc/{pid}/ns/net");
-    let none = None::<&str>;
-    nix::mount::mount(
-        Some(&*from),
-        &path,
-        none,
-        nix::mount::MsFlags::MS_BIND,
-        none,
-    )
-    .map_err(|e| kernel::Error::errno(format!("bind {from} to {}", path.display()), e as i32))?;
-    Ok(())
-}
-
-fn directory(path: &Path) -> Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
-    Ok(made.map_err(|e| kernel::Error::io(format!("make {}", path.display()), &e))?)
 }
 
 /// Two ends of a line: the death of one is heard at the other.

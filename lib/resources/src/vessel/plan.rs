@@ -1,7 +1,7 @@
 //! What is to be made for a container, decided before anything is: a pure function of its record and of what the user
 //! asked for.
 
-use super::{Network, Options};
+use super::native::{Network, Options};
 use crate::namespaces::time::Clocks;
 use crate::{Error, Result};
 use image::container::Container;
@@ -262,6 +262,7 @@ mod tests {
     fn container() -> Container {
         Container {
             engine: Engine::Native,
+            configuration: None,
             name: "web".into(),
             root: 4711,
             namespaces: Namespaces {

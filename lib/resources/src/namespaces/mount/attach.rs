@@ -39,6 +39,9 @@ pub fn restore(record: Option<&Mounts>, directory: Option<&Path>) -> Result<Vec<
             Origin::Host => attach(root, one, Source::Bind(one.mountpoint.as_path()))?,
             Origin::Bind { path } => attach(root, one, Source::Bind(path.as_path()))?,
             Origin::Fresh | Origin::Tmpfs { .. } => attach(root, one, Source::New)?,
+            Origin::Volume { .. } | Origin::Written { .. } => {
+                return Err(refused(one, "only an engine can make it"));
+            }
             Origin::Again { mount } => {
                 let of = record.mounts.iter().find(|m| m.id == *mount);
                 let of = of.ok_or_else(|| refused(one, "it shows a mount that is not there"))?;
