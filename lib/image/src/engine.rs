@@ -1,5 +1,6 @@
 //! What a container engine needs to make the container again.
 
+use crate::container::Engine;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -9,6 +10,8 @@ use std::net::IpAddr;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Configuration {
+    /// Whose it is: a native container that came out of a podman archive still has podman's, and can go back.
+    pub engine: Engine,
     /// The engine's version: `4.3.1`.
     pub version: String,
     /// The container's whole id there.
