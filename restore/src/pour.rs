@@ -2,7 +2,7 @@
 
 use crate::options::Options;
 use crate::phase::Phase;
-use image::container::Container;
+use image::container::{Container, Engine};
 use image::files::OpenFiles;
 use image::ids::{Pid, SpaceId};
 use image::memory::shared::Objects;
@@ -10,7 +10,7 @@ use image::process::Process;
 use image::tree::Tree;
 use image::{Entry, Kind, Space};
 use kernel::remote::Stub;
-use resources::files::{Opened, Stdio};
+use resources::files::{Opened, Stdio, external};
 use resources::memory::pages::{self, Filler};
 use resources::vessel::Vessel;
 use resources::{Error, Result, Target, files, memory, rootfs, tree};
@@ -54,6 +54,13 @@ impl Pour {
     /// Begins, with the container's own record read and its vessel made.
     pub fn new(vessel: Box<dyn Vessel>, container: &Container, options: &Options) -> Result<Self> {
         let vessel_pid = vessel.pid();
+        let stdio = if vessel.engine() != Engine::Native {
+            external::of(vessel_pid)?
+        } else if options.wait {
+            Stdio::Ours
+        } else {
+            Stdio::Null
+        };
         let target = Target {
             processes: BTreeMap::new(),
             files: HashMap::new(),
@@ -72,11 +79,7 @@ impl Pour {
             spaces: HashMap::new(),
             filler: None,
             trees: Some(rootfs::Pour::new(vessel_pid, container)?),
-            stdio: if options.wait {
-                Stdio::Ours
-            } else {
-                Stdio::Null
-            },
+            stdio,
             step: Step::Trees,
         })
     }
@@ -101,7 +104,7 @@ impl Pour {
             ("files.json", _) => {
                 self.reach(Step::Files, &entry)?;
                 let record: OpenFiles = entry.json()?;
-                self.files = Some(files::open(record, &mut self.target, self.stdio)?);
+                self.files = Some(files::open(record, &mut self.target, &self.stdio)?);
                 Ok(Phase::Files)
             }
             (_, Kind::Blob) => {

@@ -130,7 +130,7 @@ fn streamed(taken: &files::Taken) -> HashMap<String, Vec<u8>> {
 
 /// A container given back, as far as files go.
 struct Restored {
-    _container: Contained,
+    container: Contained,
     target: Target,
 }
 
@@ -143,6 +143,15 @@ impl Restored {
 }
 
 fn give(image: &Image, directory: &std::path::Path) -> resources::Result<Restored> {
+    give_with(image, directory, |_| Ok(Stdio::Null))
+}
+
+/// `stdio` is told the vessel's process 1.
+fn give_with(
+    image: &Image,
+    directory: &std::path::Path,
+    stdio: impl FnOnce(i32) -> resources::Result<Stdio>,
+) -> resources::Result<Restored> {
     let container = Contained::start(&["sh", "-c", "echo ready; exec sleep 1000"], directory);
     std::thread::sleep(std::time::Duration::from_millis(50));
     let running = ptrace::seize(container.root, 0)?;
@@ -158,7 +167,8 @@ fn give(image: &Image, directory: &std::path::Path) -> resources::Result<Restore
         addresses: Vec::new(),
         root_pid: container.root,
     };
-    let mut opened: Opened = files::open(image.files.clone(), &mut target, Stdio::Null)?;
+    let stdio = stdio(container.root)?;
+    let mut opened: Opened = files::open(image.files.clone(), &mut target, &stdio)?;
     for (path, contents) in &image.blobs {
         opened.blob(path, &mut contents.as_slice())?;
     }
@@ -166,10 +176,7 @@ fn give(image: &Image, directory: &std::path::Path) -> resources::Result<Restore
         opened.place(&mut target, *inside, table.as_ref(), fs)?;
     }
     opened.resume(&mut target)?;
-    Ok(Restored {
-        _container: container,
-        target,
-    })
+    Ok(Restored { container, target })
 }
 
 /// What `/proc` shows of a process's files; numbers that are made anew with each kernel object are left out.
@@ -457,4 +464,57 @@ fn a_file_that_is_missing_is_named() {
     std::fs::remove_file(directory.path().join("a")).unwrap();
     let refused = give(&image, directory.path()).err().unwrap().to_string();
     assert!(refused.contains("/a: is missing here"), "{refused}");
+}
+
+#[test]
+fn what_led_outside_leads_to_where_the_vessels_own_streams_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let code = "os.dup2(1, 30); w = os.open('/proc/self/fd/1', os.O_WRONLY | os.O_NONBLOCK); os.dup2(w, 31)\n\
+                if os.fork() == 0: rest()";
+    let source = Contained::python(code, directory.path());
+    let image = take(&source).unwrap();
+    drop(source);
+    let mut restored = give_with(&image, directory.path(), files::external::of).unwrap();
+    let child = restored.target.processes.keys().copied().max().unwrap();
+    let mut out = restored.container.unshare.stdout.take().unwrap();
+    for (process, number) in [(1, 1), (1, 30), (1, 31), (child, 1), (child, 31)] {
+        let mut stream = restored.borrow(process, number);
+        std::io::Write::write_all(&mut stream, &[number as u8]).unwrap();
+        let mut byte = [0];
+        out.read_exact(&mut byte).unwrap();
+        assert_eq!(byte, [number as u8]);
+        // One of the two descriptions does not block; the vessel's own, which the engine may have too, is as it was.
+        let flags = kernel::descriptor::flags(stream.as_fd()).unwrap();
+        assert_eq!(flags & 0o4000 != 0, number == 31);
+    }
+}
+
+#[test]
+fn a_process_that_came_in_from_outside_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Contained::python("", directory.path());
+    let mut visitor = Command::new("nsenter")
+        .args([
+            "--pid",
+            "--target",
+            &source.root.to_string(),
+            "sleep",
+            "100",
+        ])
+        .spawn()
+        .unwrap();
+    let namespace = family::pid_namespace(source.root);
+    let found = (0..500).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        let family = family::family(source.root, namespace.as_deref()).unwrap();
+        let found = tree::blockers(&family, 2).unwrap();
+        (!found.is_empty()).then_some(found)
+    });
+    visitor.kill().unwrap();
+    visitor.wait().unwrap();
+    let found = found.expect("the visitor is seen");
+    assert!(
+        found.len() == 1 && found[0].what.contains("exec"),
+        "{found:?}"
+    );
 }

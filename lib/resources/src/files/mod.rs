@@ -9,7 +9,7 @@ mod device;
 mod directory;
 mod epoll;
 mod eventfd;
-mod external;
+pub mod external;
 mod fifo;
 mod fs;
 mod inotify;

@@ -91,7 +91,7 @@ impl Fills {
 struct Maker<'a> {
     record: &'a OpenFiles,
     root: &'a Root,
-    stdio: Stdio,
+    stdio: &'a Stdio,
     fills: Fills,
     /// Nameless files whose first open file description was given out.
     given: HashSet<SharedId>,
@@ -100,7 +100,7 @@ struct Maker<'a> {
 }
 
 /// Makes all open files on our side, into `target.files`, and nameless ones into `target.objects`.
-pub fn open(record: OpenFiles, target: &mut Target, stdio: Stdio) -> Result<Opened> {
+pub fn open(record: OpenFiles, target: &mut Target, stdio: &Stdio) -> Result<Opened> {
     let root = Root::of(target.root_pid)?;
     let mut maker = Maker {
         record: &record,

@@ -8,10 +8,10 @@ use image::tree::{Process, State, Tree};
 use kernel::proc::{stat, status};
 use std::collections::HashMap;
 
-/// What in the tree cannot be taken: found while everything still runs.
+/// What in the tree cannot be taken: found while everything still runs. Its root comes first.
 pub fn blockers(processes: &[stat::Stat], namespace_depth: usize) -> Result<Vec<Blocker>> {
     let mut found = Vec::new();
-    for process in processes {
+    for (i, process) in processes.iter().enumerate() {
         let Ok(status) = status::read(process.pid) else {
             continue; // it ended meanwhile
         };
@@ -29,6 +29,12 @@ pub fn blockers(processes: &[stat::Stat], namespace_depth: usize) -> Result<Vec<
                 "nested pid namespaces are not supported yet",
             );
         }
+        if i > 0 && is_visitor(process.ppid(), namespace_depth) {
+            say(
+                "it was started from outside, by exec (podman exec, nsenter)",
+                "end it first",
+            );
+        }
         if process.state == 'Z' && status.number("Threads").unwrap_or(0) > 1 {
             say(
                 "its main thread has ended and others run on",
@@ -43,6 +49,13 @@ pub fn blockers(processes: &[stat::Stat], namespace_depth: usize) -> Result<Vec<
         }
     }
     Ok(found)
+}
+
+/// Whether a process is in the container and its parent is not: what is no child of anybody inside cannot be made again.
+fn is_visitor(parent: kernel::Pid, namespace_depth: usize) -> bool {
+    // Of a parent that even we do not see, the pid is 0.
+    let numbers = status::read(parent).and_then(|status| status.numbers("NSpid"));
+    parent == 0 || numbers.is_ok_and(|numbers| numbers.len() < namespace_depth)
 }
 
 /// Takes the tree. `root` is ours; `last_pid` the newest pid of an own namespace; `stub` a place free in all memories.
