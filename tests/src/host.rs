@@ -296,11 +296,26 @@ impl Host {
     }
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        // The keeper ends with its standard input, and every process of its pid namespace with it.
+impl Host {
+    /// Ends it: the keeper ends with its standard input, and every process of its pid namespace with it.
+    pub fn end(&mut self) {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
+    }
+
+    /// What an HTTP GET from this host gives, asked until there is an answer.
+    #[track_caller]
+    pub fn answer(&self, url: &str) -> String {
+        until(&format!("an answer of {url}"), LONG, || {
+            let outcome = self.sh(&format!("curl -s -f -m 10 {url}"));
+            (outcome.code == 0).then(|| outcome.stdout.trim().to_owned())
+        })
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -7,12 +7,14 @@
 
 pub mod crossing;
 pub mod host;
+pub mod podman;
 pub mod program;
 pub mod state;
 pub mod traces;
 
 pub use crossing::{Restored, Way};
 pub use host::{Host, Outcome};
+pub use podman::{Container, Podman};
 pub use program::Program;
 pub use state::State;
 pub use traces::Traces;
