@@ -9,7 +9,7 @@ use crate::target::{self, Found};
 use anyhow::{Context, anyhow};
 use image::Writer;
 use resources::tree::{self, Frozen};
-use resources::{Error, container, memory, rootfs};
+use resources::{Error, container, engine, memory, rootfs};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -91,8 +91,12 @@ fn stream(
         .phase(Phase::Collect, || take::take(found, frozen))
         .map_err(failure)?;
     let mut writer = clock.phase(Phase::Records, || -> anyhow::Result<_> {
-        let container =
+        let mut container =
             container::dump(found.root, &found.name, options.with_image).map_err(failure)?;
+        if let Some(owned) = &found.owned {
+            container.engine = owned.engine;
+            container.configuration = Some(owned.configuration.clone());
+        }
         let mut writer = Writer::new(out, &header(found)?)?;
         writer.record("container.json", &container)?;
         rootfs::dump(found.root, &container, &mut writer).map_err(failure)?;
@@ -121,7 +125,11 @@ fn afterwards(options: &Options, found: &Found, frozen: Frozen) -> anyhow::Resul
     } else if options.leave_frozen {
         hand_over::leave_frozen(found, frozen).map_err(failure)
     } else {
-        frozen.kill().map_err(failure)
+        match &found.owned {
+            Some(owned) => engine::stop(owned, frozen),
+            None => frozen.kill(),
+        }
+        .map_err(failure)
     }
 }
 

@@ -1,8 +1,11 @@
 //! How a user names a container, and which processes that is.
 
+use crate::order::failure;
 use anyhow::{Result, anyhow};
+use image::container::Engine;
 use kernel::namespaces::{Kind, identity, own};
 use kernel::proc::{family, stat, status};
+use resources::engine::{self, Owned};
 use resources::vessel::registry;
 use std::path::PathBuf;
 use tool::{Exit, Failure};
@@ -22,6 +25,8 @@ pub struct Found {
     pub init: Option<kernel::Pid>,
     /// How many pid namespaces its processes are seen in, ours first.
     pub depth: usize,
+    /// The engine's container it is; none of ours, and of no process tree.
+    pub owned: Option<Owned>,
 }
 
 /// Finds what `target` names.
@@ -49,22 +54,68 @@ pub fn find(target: &str) -> Result<Found> {
             tree(pid)
         }
         Some(("native", name)) => native(name),
-        Some((engine @ ("podman" | "docker" | "runc" | "crun"), _)) => Err(anyhow!(Failure::new(
-            Exit::Impossible,
-            format!(
-                "containers of {engine} are not supported yet: name the process tree, as pid:N"
-            )
-        ))),
-        Some((engine, _)) => Err(anyhow!(Failure::new(
-            Exit::Usage,
-            format!("{engine}: no such kind of container; there are pid:N, native:NAME and NAME")
-        ))),
-        None => native(target),
+        Some((name, container)) => {
+            let engine = Engine::ALL.into_iter().find(|engine| engine.name() == name);
+            let engine = engine.ok_or_else(|| {
+                anyhow!(Failure::new(
+                    Exit::Usage,
+                    format!("{name}: no such kind of container; there are pid:N, native:NAME, podman:NAME, docker:NAME, runc:ID and NAME")
+                ))
+            })?;
+            if !engine::here(engine) {
+                return Err(anyhow!(Failure::new(
+                    Exit::Impossible,
+                    format!("{engine} is not on this host: no such program in PATH")
+                )));
+            }
+            match engine::find(engine, container).map_err(failure)? {
+                Some(owned) => of_engine(owned),
+                None => Err(none(format!("{engine} has no container {container} here"))),
+            }
+        }
+        None => anywhere(target),
     }
 }
 
+/// A bare name is looked up in every engine.
+fn anywhere(name: &str) -> Result<Found> {
+    let mut found = Vec::new();
+    for engine in Engine::ALL {
+        found.extend(engine::find(engine, name).map_err(failure)?);
+    }
+    let ours = registry::find(name);
+    if found.is_empty() {
+        return ours.map_err(failure).and_then(|_| native(name));
+    }
+    let mut names: Vec<String> = found
+        .iter()
+        .map(|o| format!("{}:{}", o.engine, o.name))
+        .collect();
+    names.extend(ours.is_ok().then(|| format!("native:{name}")));
+    match (found.pop(), &names[..]) {
+        (Some(owned), [_]) => of_engine(owned),
+        _ => Err(anyhow!(Failure::new(
+            Exit::Name,
+            format!(
+                "{name} is the name of {} containers, say which: {}",
+                names.len(),
+                names.join(", ")
+            )
+        ))),
+    }
+}
+
+fn of_engine(owned: Owned) -> Result<Found> {
+    Ok(Found {
+        name: owned.name.clone(),
+        id: owned.id.get(..12).unwrap_or(&owned.id).to_string(),
+        owned: Some(owned.clone()),
+        ..of_root(owned.pid, true)?
+    })
+}
+
 fn native(name: &str) -> Result<Found> {
-    let entry = registry::find(name).map_err(crate::order::failure)?;
+    let entry = registry::find(name).map_err(failure)?;
     let root = entry.root.ok_or_else(|| {
         anyhow!(Failure::new(
             Exit::Name,
@@ -100,6 +151,7 @@ fn of_root(root: kernel::Pid, whole_namespace: bool) -> Result<Found> {
             None
         },
         init: None,
+        owned: None,
         depth: numbers.len(),
     })
 }

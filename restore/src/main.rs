@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod finish;
+mod maker;
 mod options;
 mod order;
 mod phase;

@@ -1,5 +1,7 @@
 //! The command line.
 
+use image::container::Engine;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Start a container from an image or an archive, where it stopped
@@ -20,10 +22,40 @@ pub struct Options {
     #[arg(short, long, value_parser = name)]
     pub name: Option<String>,
 
-    /// Its network: the host's, one of its own on the bridge ferry0, or one of its own with lo only
-    /// [default: what it had; bridge with -n]
+    /// What makes the container: an engine, or native for these tools alone [default: what made it before, where that is
+    /// on this host]
+    #[arg(long, value_parser = engine)]
+    pub engine: Option<Engine>,
+
+    /// Its network. Natively: host, bridge (one of its own on ferry0) or none (one of its own with lo only); with an engine
+    /// one of its networks, as often as needed [default: what it had; natively with -n: bridge]
+    #[arg(long, value_name = "NETWORK")]
+    pub network: Vec<String>,
+
+    /// Publish a port of an engine's container, instead of those it had, as podman-create(1) has it; may be repeated
+    #[arg(short, long, value_name = "[[IP:]HOST:]PORT[/PROTOCOL]")]
+    pub publish: Vec<String>,
+
+    /// Put it into this pod of podman's
+    #[arg(long, value_name = "POD")]
+    pub pod: Option<String>,
+
+    /// Its address on its engine's network
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<IpAddr>,
+
+    /// Do not ask the engine for the address that the container was given when it was made; with -n that is so anyway
+    #[arg(long)]
+    pub ignore_static_ip: bool,
+
+    /// Do not ask the engine for the hardware address that the container was given when it was made; with -n that is so anyway
+    #[arg(long)]
+    pub ignore_static_mac: bool,
+
+    /// What becomes of volumes of its engine's that are here already: they keep their content, or get that of the image
+    /// [default: that is an error]
     #[arg(long, value_enum)]
-    pub network: Option<Network>,
+    pub volumes: Option<Volumes>,
 
     /// Its root file system, instead of the one it had
     #[arg(long, value_name = "DIR")]
@@ -50,15 +82,18 @@ pub struct Options {
     pub common: tool::Common,
 }
 
-/// `--network`.
+/// `--volumes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Network {
-    /// The host's.
-    Host,
-    /// Its own, on our bridge.
-    Bridge,
-    /// Its own, with lo only.
-    None,
+pub enum Volumes {
+    /// They keep their content.
+    Keep,
+    /// They get that of the image.
+    Replace,
+}
+
+fn engine(text: &str) -> Result<Engine, String> {
+    let known = Engine::ALL.into_iter().find(|engine| engine.name() == text);
+    known.ok_or_else(|| format!("there are {}", Engine::ALL.map(Engine::name).join(", ")))
 }
 
 fn name(text: &str) -> resources::Result<String> {

@@ -1,14 +1,15 @@
 //! When each step of a restore is taken, and what happens when one fails: nothing is left.
 
 use crate::finish;
-use crate::options::{Network, Options};
+use crate::maker;
+use crate::options::Options;
 use crate::phase::Phase;
 use crate::pour::Pour;
 use anyhow::{Context, anyhow};
 use image::container::Container;
 use image::{Header, Reader};
 use resources::namespaces::time::Clocks;
-use resources::vessel::{self, Vessel, native};
+use resources::vessel;
 use resources::{Blocker, Error};
 use serde::Serialize;
 use std::io::Write;
@@ -32,8 +33,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     kernel::rlimit::raise_open_files()?;
     let container = container(&mut reader)?;
     let vessel = timed(&mut stats, &options, Phase::Vessel, || {
-        let wanted = wanted(&options, reader.header())?;
-        Ok(Box::new(native::make(&container, &wanted)?) as Box<dyn Vessel>)
+        maker::make(&container, &options, clocks(reader.header())?)
     })
     .map_err(failure)?;
     // The first process was forked while we had one thread; from here on there may be more.
@@ -153,24 +153,6 @@ fn release(mut pour: Pour) -> resources::Result<Running> {
         task.detach(0)?;
     }
     Ok(running)
-}
-
-fn wanted(options: &Options, header: &Header) -> resources::Result<native::Options> {
-    Ok(native::Options {
-        name: options.name.clone(),
-        network: options.network.map(|network| match network {
-            Network::Host => native::Network::Host,
-            Network::Bridge => native::Network::Bridge,
-            Network::None => native::Network::None,
-        }),
-        pids: options.pidns,
-        rootfs: options.rootfs.clone(),
-        clocks: clocks(header)?,
-        archive: match &options.image {
-            Some(path) => path.display().to_string(),
-            None => "-".into(),
-        },
-    })
 }
 
 /// How far the difference between real time and monotonic time may drift within one boot of one machine.

@@ -8,6 +8,7 @@
 pub mod cgroups;
 pub mod container;
 pub mod credentials;
+pub mod engine;
 pub mod error;
 pub mod files;
 pub mod limits;

@@ -35,8 +35,15 @@ impl Stub {
             base,
             registers,
         };
-        stub.task()?
-            .set_options(options::SYSGOOD | options::EXITKILL | options::FAMILY | options::EXEC)?;
+        // What is made here inherits the options: where an engine's filter is in force, all must be free of it.
+        let filtered = crate::proc::status::read(tid)?.number("Seccomp")? != 0;
+        let suspend = if filtered {
+            options::SUSPEND_SECCOMP
+        } else {
+            0
+        };
+        let wanted = options::SYSGOOD | options::EXITKILL | options::FAMILY | options::EXEC;
+        stub.task()?.set_options(wanted | suspend)?;
         let gate = vdso_syscall(tid)?;
         let prot = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;

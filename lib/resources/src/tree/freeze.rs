@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 /// The process is no more.
 const ESRCH: i32 = 3;
+const ECHILD: i32 = 10;
 
 /// A container at rest.
 #[derive(Debug)]
@@ -277,6 +278,27 @@ impl Frozen {
             Some(e) if e.raw() != Some(ESRCH) => Err(e.into()),
             _ => Ok(()),
         }
+    }
+
+    /// Whether all of it has ended, killed by somebody else.
+    pub fn ended(&mut self) -> Result<bool> {
+        let mut all = true;
+        for process in &mut self.source.processes {
+            // The leader's end shows only after that of all others.
+            while let Some(thread) = process.threads.last() {
+                match Running::known(thread.tid).poll() {
+                    Ok(Polled::Event(Event::Gone(_))) => {}
+                    Err(e) if e.raw() == Some(ECHILD) => {}
+                    Err(e) => return Err(e.into()),
+                    Ok(_) => {
+                        all = false;
+                        break;
+                    }
+                }
+                process.threads.pop();
+            }
+        }
+        Ok(all)
     }
 
     /// Ends the container: every process is killed, children last, and their end awaited.

@@ -16,8 +16,10 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
+mod agent;
 mod bridge;
 mod cgroup;
+pub mod engine;
 mod inside;
 mod keeper;
 pub mod native;
