@@ -83,6 +83,7 @@ fn configuration(inspect: Value) -> Result<Configuration> {
     let name = text(&inspect, "/ImageName");
     let digest = text(&inspect, "/ImageDigest");
     Ok(Configuration {
+        engine: Engine::Podman,
         version: said.split_whitespace().last().unwrap_or("").to_string(),
         id: text(&inspect, "/Id").to_string(),
         command: words(inspect.pointer("/Config/CreateCommand")),
