@@ -24,7 +24,7 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
         files.place(target, *pid, process.table.as_ref(), &process.fs)?;
         let ids: Vec<Pid> = process.threads.iter().map(|thread| thread.tid).collect();
         let tasks = target.process(*pid)?;
-        threads::create(tasks, &ids)?;
+        threads::create(tasks, &ids, &mut pour.numbers)?;
         signals::restore(tasks, &process.signals)?;
         timers::restore(tasks, &process.timers)?;
         words.extend(
@@ -33,6 +33,8 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
                 .flatten(),
         );
     }
+    pour.numbers
+        .finish(pour.tree.as_ref().and_then(|tree| tree.last_pid))?;
     if let Some(files) = &mut pour.files {
         files.resume(target)?;
     }

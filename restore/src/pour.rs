@@ -25,6 +25,8 @@ pub struct Pour {
     pub init: Option<Stub>,
     /// Its processes, as far as they are.
     pub target: Target,
+    /// How its threads come by their ids.
+    pub numbers: tree::Numbers,
     /// Its process tree, once that has come.
     pub tree: Option<Tree>,
     /// The records of its processes.
@@ -72,6 +74,7 @@ impl Pour {
             vessel,
             init: None,
             target,
+            numbers: tree::Numbers::default(),
             tree: None,
             processes: BTreeMap::new(),
             files: None,
@@ -153,6 +156,7 @@ impl Pour {
         let is_root = !self.vessel.is_init();
         let mut grown = tree::grow(&tree, first, is_root)?;
         self.init = grown.init.take();
+        self.numbers = grown.numbers;
         self.target.processes = grown.processes;
         self.tree = Some(tree);
         Ok(())

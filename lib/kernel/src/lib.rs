@@ -12,6 +12,7 @@ pub mod event;
 pub mod guardian;
 pub mod host;
 pub mod kcmp;
+pub mod last_pid;
 pub mod mount;
 pub mod namespaces;
 pub mod open;

@@ -8,6 +8,7 @@ mod scheduling;
 
 pub use registers::{missing, release};
 
+use crate::tree::{Born, Numbers, Patience};
 use crate::{Blocker, Error, Result, SourceProcess, SourceThread, TargetProcess, credentials};
 use image::credentials::Credentials;
 use image::ids::Pid;
@@ -221,9 +222,9 @@ pub fn unregister_rseq(stub: &mut Stub) -> Result<()> {
 }
 
 /// Makes the further threads of a process, each with its id, stopped in the stub. `ids` are all of the process's.
-pub fn create(process: &mut TargetProcess, ids: &[Pid]) -> Result<()> {
+pub fn create(process: &mut TargetProcess, ids: &[Pid], numbers: &mut Numbers) -> Result<()> {
     for id in ids.iter().filter(|id| **id != process.inside) {
-        let thread = clone_thread(&mut process.leader, *id)?;
+        let thread = clone_thread(&mut process.leader, *id, numbers)?;
         if process.threads.insert(*id, thread).is_some() {
             return Err(Error::Refused(format!(
                 "the image has thread {id} of process {} twice",
@@ -234,19 +235,24 @@ pub fn create(process: &mut TargetProcess, ids: &[Pid]) -> Result<()> {
     Ok(())
 }
 
-/// One thread with a chosen id: the only place that knows how the id is chosen.
-fn clone_thread(leader: &mut Stub, id: Pid) -> Result<Stub> {
-    let flags = libc::CLONE_VM
-        | libc::CLONE_FS
-        | libc::CLONE_FILES
-        | libc::CLONE_SIGHAND
-        | libc::CLONE_THREAD
-        | libc::CLONE_SYSVSEM;
-    let (address, _) = leader.scratch()?;
-    let (clone, arguments) = call::clone3(address, flags as u64, 0, &[id]);
-    leader.put(&arguments)?;
-    let (_, thread) = leader.fork(&format!("make thread {id}"), clone)?;
-    Ok(thread)
+/// What threads of one process share.
+const SHARED: i32 = libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM;
+
+fn clone_thread(leader: &mut Stub, id: Pid, numbers: &mut Numbers) -> Result<Stub> {
+    let (patience, what) = (Patience::new(), format!("make thread {id}"));
+    loop {
+        match numbers.birth(leader, &what, id, SHARED as u64, 0)? {
+            Born::Right(thread) => return Ok(thread),
+            Born::Other(_, thread) => thread.last_call(call::exit(0)).map(drop)?,
+            Born::Taken => {}
+        }
+        patience.wait(id)?;
+    }
 }
 
 /// Gives a thread back what is its own, but for credentials, signals and registers. Its memory must be complete: the

@@ -5,6 +5,7 @@ mod pair;
 use image::credentials::{Credentials, Seccomp};
 use kernel::remote::Caller;
 use pair::{Sleeper, everybody, free_ids, must, to_source, words};
+use resources::tree::Numbers;
 use resources::{Error, credentials, threads};
 
 fn prctl(stub: &mut kernel::remote::Stub, arguments: &[u64]) {
@@ -66,7 +67,7 @@ fn ids_capabilities_and_filters_survive_thread_by_thread() {
     let first = Sleeper::new("1000");
     let mut target = first.target();
     let ids = free_ids(2);
-    threads::create(&mut target, &ids).unwrap();
+    threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
     build(target.threads.get_mut(&ids[0]).unwrap());
     let mut source = to_source(target);
     let of_process = credentials::dump(&mut source).unwrap();
@@ -107,7 +108,7 @@ fn ids_capabilities_and_filters_survive_thread_by_thread() {
 
     let second = Sleeper::new("1000");
     let mut target = second.target();
-    threads::create(&mut target, &ids).unwrap();
+    threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
     for record in taken.iter().skip(1) {
         let stub = target.threads.get_mut(&record.tid).unwrap();
         credentials::restore(stub, record, &of_process).unwrap();

@@ -5,6 +5,7 @@ mod pair;
 use image::threads::Thread;
 use kernel::remote::Caller;
 use pair::{Sleeper, everybody, free_ids, must, to_source, words};
+use resources::tree::Numbers;
 use resources::{SourceProcess, credentials, threads};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ fn what_the_kernel_keeps_for_a_thread_survives() {
     let first = Sleeper::new("1000");
     let mut target = first.target();
     let ids = free_ids(3);
-    threads::create(&mut target, &ids).unwrap();
+    threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
     for (i, id) in ids.iter().enumerate() {
         let n = i as u64 + 1;
         let stub = target.threads.get_mut(id).unwrap();
@@ -62,7 +63,7 @@ fn what_the_kernel_keeps_for_a_thread_survives() {
     let mut target = second.target();
     threads::unregister_rseq(&mut target.leader).unwrap();
     threads::unregister_rseq(&mut target.leader).unwrap();
-    threads::create(&mut target, &ids).unwrap();
+    threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
     let of_process = credentials::dump(&mut Sleeper::new("1000").untouched()).unwrap();
     for record in &taken {
         let stub = target

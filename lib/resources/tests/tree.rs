@@ -1,9 +1,12 @@
 //! Trees of live processes: taken, left to run on, and grown again in a new pid namespace.
 
+mod poor;
+
 use kernel::proc::{Proc, family, stat, status};
 use kernel::ptrace::{self, Event};
-use kernel::remote::Stub;
-use resources::tree;
+use kernel::remote::{Caller, Stub};
+use poor::Poor;
+use resources::{threads, tree};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -37,15 +40,19 @@ impl Contained {
     }
 
     fn shapes(&self) -> Vec<String> {
-        let namespace = family::pid_namespace(self.root);
-        let mut shapes: Vec<String> = family::family(self.root, namespace.as_deref())
-            .unwrap()
-            .into_iter()
-            .map(|process| shape(process.pid))
-            .collect();
-        shapes.sort();
-        shapes
+        shapes(self.root)
     }
+}
+
+fn shapes(root: i32) -> Vec<String> {
+    let namespace = family::pid_namespace(root);
+    let mut shapes: Vec<String> = family::family(root, namespace.as_deref())
+        .unwrap()
+        .into_iter()
+        .map(|process| shape(process.pid))
+        .collect();
+    shapes.sort();
+    shapes
 }
 
 /// What a process is in the tree, by the numbers of its own namespace.
@@ -80,7 +87,8 @@ impl Drop for Contained {
 fn taken(contained: &Contained) -> image::tree::Tree {
     let namespace = family::pid_namespace(contained.root);
     let frozen = tree::freeze(contained.root, namespace.as_deref(), None).unwrap();
-    let taken = tree::dump(&frozen, contained.root, &|_| false, None, STUB).unwrap();
+    let last_pid = kernel::namespaces::last_pid(contained.root).unwrap();
+    let taken = tree::dump(&frozen, contained.root, &|_| false, Some(last_pid), STUB).unwrap();
     frozen.thaw().unwrap();
     taken
 }
@@ -103,6 +111,70 @@ fn grows_again(script: &str) {
         grown.processes.len(),
         before.iter().filter(|s| !s.contains("dead")).count()
     );
+}
+
+/// Sessions, groups, stand-ins, zombies, and ids far apart; threads with ids between those of processes.
+const GAPS: &str = "python3 -c '
+import os, signal, threading, time
+def after(last): open(\"/proc/sys/kernel/ns_last_pid\", \"w\").write(str(last))
+def child(last, play=lambda: time.sleep(1000)):
+    after(last)
+    if os.fork() == 0: play(); os._exit(3)
+child(20, lambda: (os.setsid(), child(500), time.sleep(1000)))
+time.sleep(0.1)
+child(40, lambda: (child(9000), os._exit(0)))
+child(300, lambda: os._exit(7))
+for last in (9000, 25, 26, 30000):
+    after(last); threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+child(26)
+after(12345); time.sleep(0.2); print(\"ready\", flush=True); time.sleep(1000)' & wait";
+
+#[test]
+fn a_tree_grows_again_where_no_task_may_choose_a_pid() {
+    for poor in [Poor::of_root(), Poor::of_nobody()] {
+        let source = Contained::new(GAPS);
+        let before = source.shapes();
+        let tree = taken(&source);
+        let first = Stub::install(poor.stop(), STUB).unwrap();
+        let mut grown = tree::grow(&tree, first, true).unwrap();
+        // Besides the tree there is one of ours.
+        assert_eq!(shapes(poor.pid).len(), before.len() + 1);
+        for process in &tree.processes {
+            let image::tree::State::Alive { threads: ids, .. } = &process.state else {
+                continue;
+            };
+            let target = grown.processes.get_mut(&process.pid).unwrap();
+            threads::create(target, ids, &mut grown.numbers).unwrap();
+            let inside = |tid| status::read(tid).unwrap().numbers("NSpid").unwrap()[1] as i32;
+            let made = target.threads.iter();
+            assert!(made.into_iter().all(|(id, stub)| inside(stub.tid()) == *id));
+            assert_eq!(target.threads.len() + 1, ids.len());
+        }
+        grown.numbers.finish(tree.last_pid).unwrap();
+        assert_eq!(shapes(poor.pid), before);
+        let last = kernel::namespaces::last_pid(poor.pid).unwrap();
+        assert_eq!(Some(last), tree.last_pid);
+        drop(grown);
+    }
+}
+
+#[test]
+fn a_pid_that_is_taken_is_waited_for_where_no_task_may_choose_it() {
+    let tree = taken(&Contained::new("sleep 1000 & echo ready; wait"));
+    let poor = Poor::of_root();
+    let target = poor.target(STUB);
+    let other = tree.processes.iter().find(|p| p.pid != tree.root).unwrap();
+    // One that is there for a moment: an exec into the container, say.
+    let mut counter = kernel::last_pid::LastPid::of(poor.pid, other.pid).unwrap();
+    counter.set(other.pid).unwrap();
+    let leaving = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(counter);
+    });
+    let grown = tree::grow(&tree, target.leader, true).unwrap();
+    leaving.join().unwrap();
+    assert_eq!(shapes(poor.pid).len(), 3);
+    assert!(grown.processes.contains_key(&other.pid));
 }
 
 #[test]

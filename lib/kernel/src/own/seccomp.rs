@@ -1,6 +1,17 @@
 //! Seccomp filters on ourselves (seccomp(2)).
 
 use crate::{Result, error::check};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Has a command run under such a filter from its start: its first one, as an engine gives it to a container.
+pub fn refused(command: &mut Command, nr: i64, errno: i32) -> &mut Command {
+    // SAFETY: between fork and exec only seccomp(2) is called, which is async-signal-safe, on a program on the stack; on
+    // success nothing is allocated.
+    unsafe {
+        command.pre_exec(move || refuse(nr, errno).map_err(|_| std::io::Error::last_os_error()))
+    }
+}
 
 /// Refuses one system call with an error number from now on, in the calling thread and its children. Without privilege
 /// `no_new_privs` must be set.

@@ -13,6 +13,11 @@ pub fn setsid() -> Call {
     Call::new(libc::SYS_setsid, &[])
 }
 
+/// `getsid(2)` of the caller.
+pub fn getsid() -> Call {
+    Call::new(libc::SYS_getsid, &[0])
+}
+
 /// `setpgid(2)`.
 pub fn setpgid(pid: Pid, pgid: Pid) -> Call {
     Call::new(libc::SYS_setpgid, &[pid as u64, pgid as u64])
@@ -36,6 +41,11 @@ pub fn set_dumpable(value: u64) -> Call {
 /// `prctl(2)` with one argument.
 pub fn prctl(option: i32, argument: u64) -> Call {
     Call::new(libc::SYS_prctl, &[option as u64, argument, 0, 0, 0])
+}
+
+/// `exit(2)`: the end of one thread.
+pub fn exit(status: i32) -> Call {
+    Call::new(libc::SYS_exit, &[status as u64])
 }
 
 /// `exit_group(2)`.

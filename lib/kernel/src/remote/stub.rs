@@ -27,6 +27,15 @@ impl Stub {
     /// Puts a stub into a stopped task's address space at `base` (page aligned, free there), and takes the task over.
     /// The first call is made by the `syscall` instruction of the task's own vDSO.
     pub fn install(task: Stopped, base: u64) -> Result<Self> {
+        Stub::lay(task, base, libc::MAP_FIXED_NOREPLACE)
+    }
+
+    /// The same in place of whatever lies there: in a task whose memory is of no use any more.
+    pub fn overlay(task: Stopped, base: u64) -> Result<Self> {
+        Stub::lay(task, base, libc::MAP_FIXED)
+    }
+
+    fn lay(task: Stopped, base: u64, place: i32) -> Result<Self> {
         let tid = task.tid();
         let registers = task.registers()?;
         let mut stub = Stub {
@@ -46,7 +55,7 @@ impl Stub {
         stub.task()?.set_options(wanted | suspend)?;
         let gate = vdso_syscall(tid)?;
         let prot = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | place;
         let map = Call::new(
             libc::SYS_mmap,
             &[base, STUB_LEN, prot as u64, flags as u64, u64::MAX, 0],
@@ -144,20 +153,38 @@ impl Stub {
         let registers = self.prepared(call);
         let mut task = self.take()?;
         task.set_registers(&registers)?;
-        match task.resume(0)?.wait()? {
-            // execve still overwrites the result register: run on to the end of the call.
-            Event::Traced(stopped, libc::PTRACE_EVENT_EXEC, _) => {
-                match stopped.to_syscall(0)?.wait()? {
-                    Event::Syscall(stopped) => Ok(stopped),
-                    other => Err(Error::unreadable(what, format!("{other:?} after exec"))),
+        let mut running = task.resume(0)?;
+        loop {
+            running = match running.wait()? {
+                // execve still overwrites the result register: run on to the end of the call.
+                Event::Traced(stopped, libc::PTRACE_EVENT_EXEC, _) => {
+                    return match stopped.to_syscall(0)?.wait()? {
+                        Event::Syscall(stopped) => Ok(stopped),
+                        other => Err(Error::unreadable(what, format!("{other:?} after exec"))),
+                    };
                 }
-            }
-            Event::Signal(stopped, _) => {
-                super::named(self.tid, what, arch::result(&stopped.registers()?))?;
-                Err(Error::unreadable(what, "an exec without its event"))
-            }
-            _ => Err(Error::Gone { pid: self.tid }),
+                Event::Signal(stopped, libc::SIGTRAP) => {
+                    super::named(self.tid, what, arch::result(&stopped.registers()?))?;
+                    return Err(Error::unreadable(what, "an exec without its event"));
+                }
+                Event::Signal(stopped, _)
+                | Event::Stop(stopped)
+                | Event::GroupStop(stopped, _)
+                | Event::Syscall(stopped)
+                | Event::Traced(stopped, ..) => stopped.resume(0)?,
+                Event::Gone(_) => return Err(Error::Gone { pid: self.tid }),
+            };
         }
+    }
+
+    /// The same, with a stub in the new memory: the task is another program, of which nothing has run.
+    pub fn become_another(&mut self, what: &str, call: Call) -> Result<()> {
+        let old = Stub {
+            task: Some(self.take()?),
+            ..*self
+        };
+        *self = Stub::overlay(old.exec(what, call)?, self.base)?;
+        Ok(())
     }
 
     /// Unmaps the stub, at the exit of which the task stands outside all of its memory's code: final registers only.

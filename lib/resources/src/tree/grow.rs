@@ -1,5 +1,6 @@
 //! The tree grows again: every step of the plan made by remote calls in the task that has to make it.
 
+use super::numbers::{Born, Numbers, Patience};
 use super::plan::{OUTSIDE, Step, plan};
 use crate::{Error, Result, TargetProcess};
 use image::ids::Pid;
@@ -9,7 +10,6 @@ use kernel::proc::Proc;
 use kernel::remote::{Call, Caller, Plant, Stub, call, plant};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
 /// A tree as high as it was.
 #[derive(Debug)]
@@ -18,18 +18,18 @@ pub struct Grown {
     pub processes: BTreeMap<Pid, TargetProcess>,
     /// The first process, where it is our own init and no part of the image.
     pub init: Option<Stub>,
+    /// How its threads will come by their ids; to be finished after the last of them.
+    pub numbers: Numbers,
 }
-
-/// How long a pid may stay taken by a process that has just ended and waits to be reaped.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Grows `tree` from its first process: the root itself, or our own init.
 pub fn grow(tree: &Tree, first: Stub, first_is_root: bool) -> Result<Grown> {
     let start = if first_is_root { tree.root } else { OUTSIDE };
     let steps = plan(tree, start).map_err(Error::Refused)?;
+    let mut numbers = Numbers::of(first.tid(), tree)?;
     let mut tasks = BTreeMap::from([(start, first)]);
     for step in steps {
-        make(&mut tasks, tree, step)?;
+        make(&mut tasks, &mut numbers, tree, step)?;
     }
     let init = if first_is_root {
         None
@@ -51,10 +51,16 @@ pub fn grow(tree: &Tree, first: Stub, first_is_root: bool) -> Result<Grown> {
             },
         );
     }
-    if let (Some(last), Some(root)) = (tree.last_pid, processes.get_mut(&tree.root)) {
+    if let (Some(last), Some(root)) = (tree.last_pid, processes.get_mut(&tree.root))
+        && numbers.are_chosen()
+    {
         go_on_after(last, root)?;
     }
-    Ok(Grown { processes, init })
+    Ok(Grown {
+        processes,
+        init,
+        numbers,
+    })
 }
 
 /// The next pid in the container's namespace is a new one there (`ns_last_pid`, pid_namespaces(7)). The file is about the
@@ -79,7 +85,9 @@ fn go_on_after(last: Pid, root: &mut TargetProcess) -> Result<()> {
     Ok(())
 }
 
-fn make(tasks: &mut BTreeMap<Pid, Stub>, tree: &Tree, step: Step) -> Result<()> {
+type Tasks = BTreeMap<Pid, Stub>;
+
+fn make(tasks: &mut Tasks, numbers: &mut Numbers, tree: &Tree, step: Step) -> Result<()> {
     match step {
         Step::Fork {
             creator,
@@ -87,11 +95,22 @@ fn make(tasks: &mut BTreeMap<Pid, Stub>, tree: &Tree, step: Step) -> Result<()> 
             sibling,
             exit_signal,
         } => {
-            let stub = fork(task(tasks, creator)?, child, sibling, exit_signal)?;
+            // The kernel takes a sibling's exit signal from its creator, and wants none given (kernel/fork.c).
+            let (flags, exit_signal) = if sibling {
+                (call::CLONE_PARENT, 0)
+            } else {
+                (0, exit_signal.max(0))
+            };
+            let stub = fork(tasks, numbers, creator, child, (flags, exit_signal))?;
             tasks.insert(child, stub);
         }
         Step::Setsid { pid } => {
-            task(tasks, pid)?.must("setsid", call::setsid())?;
+            let task = task(tasks, pid)?;
+            // Process 1 of an engine leads its session already, and may not say so again (setsid(2)).
+            if task.call(call::setsid())? < 0 && task.must("getsid", call::getsid())? != pid as u64
+            {
+                task.must("setsid", call::setsid())?;
+            }
         }
         Step::Setpgid { pid, pgid } => {
             task(tasks, pid)?.must(&format!("setpgid {pgid}"), call::setpgid(0, pgid))?;
@@ -108,44 +127,45 @@ fn make(tasks: &mut BTreeMap<Pid, Stub>, tree: &Tree, step: Step) -> Result<()> 
     Ok(())
 }
 
-fn task(tasks: &mut BTreeMap<Pid, Stub>, pid: Pid) -> Result<&mut Stub> {
+fn task(tasks: &mut Tasks, pid: Pid) -> Result<&mut Stub> {
     tasks
         .get_mut(&pid)
         .ok_or_else(|| Error::Refused(format!("process {pid} is needed and not there")))
 }
 
-fn take(tasks: &mut BTreeMap<Pid, Stub>, pid: Pid) -> Result<Stub> {
+fn take(tasks: &mut Tasks, pid: Pid) -> Result<Stub> {
     tasks
         .remove(&pid)
         .ok_or_else(|| Error::Refused(format!("process {pid} is to end and not there")))
 }
 
-/// `clone3` with the pid chosen. A pid of a process that has just been killed stays taken until its parent reaps it.
-fn fork(creator: &mut Stub, pid: Pid, sibling: bool, exit_signal: i32) -> Result<Stub> {
-    // The kernel takes a sibling's exit signal from its creator, and wants none given (kernel/fork.c).
-    let (flags, exit_signal) = if sibling {
-        (call::CLONE_PARENT, 0)
-    } else {
-        (0, exit_signal.max(0))
-    };
-    let (at, _) = creator.scratch()?;
-    let (call, arguments) = call::clone3(at, flags, exit_signal, &[pid]);
-    creator.write(at, &arguments)?;
-    let deadline = Instant::now() + PATIENCE;
+/// A pid of a process that has just been killed stays taken until its parent reaps it.
+fn fork(
+    tasks: &mut Tasks,
+    numbers: &mut Numbers,
+    creator: Pid,
+    pid: Pid,
+    (flags, exit_signal): (u64, i32),
+) -> Result<Stub> {
+    let (patience, what) = (Patience::new(), format!("fork with pid {pid}"));
     loop {
-        match creator.fork(&format!("fork with pid {pid}"), call) {
-            Ok((_, stub)) => return Ok(stub),
-            Err(e) if e.raw() == Some(call::EEXIST) && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(e) if e.raw() == Some(call::EEXIST) => {
-                return Err(Error::Name(format!(
-                    "pid {pid} is taken on this host: give the container a pid namespace of its own with -n NAME"
-                )));
-            }
-            Err(e) => return Err(e.into()),
+        match numbers.birth(task(tasks, creator)?, &what, pid, flags, exit_signal)? {
+            Born::Right(stub) => return Ok(stub),
+            Born::Other(other, stub) => end(tasks, other, stub)?,
+            Born::Taken => {}
         }
+        patience.wait(pid)?;
     }
+}
+
+/// Ends a process that came by another pid than it should have, and has its parent reap it.
+fn end(tasks: &mut Tasks, pid: Pid, stub: Stub) -> Result<()> {
+    let parent = kernel::proc::stat::read(stub.tid())?.ppid();
+    stub.last_call(call::exit_group(0))?;
+    if let Some(parent) = tasks.values_mut().find(|task| task.tid() == parent) {
+        parent.must(&format!("wait for {pid}"), call::wait4(pid))?;
+    }
+    Ok(())
 }
 
 /// Ends as the zombie had ended.

@@ -2,10 +2,13 @@
 
 mod freeze;
 mod grow;
+mod numbers;
 mod plan;
 mod take;
 
 pub use freeze::{Frozen, freeze};
 pub use grow::{Grown, grow};
+pub use numbers::Numbers;
+pub(crate) use numbers::{Born, Patience};
 pub use plan::OUTSIDE;
 pub use take::{blockers, dump};
