@@ -29,11 +29,30 @@ pub struct Options {
     #[arg(long, group = "afterwards")]
     pub kill: bool,
 
-    /// Put the whole root file system into the image, where it is not the host's own
+    /// Put the whole root file system into the image, where it is not the host's own, with the layers of a container image
     #[arg(long)]
     pub with_image: bool,
+
+    /// Leave out what the container has changed in its root file system, on top of its image
+    #[arg(long)]
+    pub ignore_rootfs: bool,
+
+    /// Leave out what is in volumes of the container engine's
+    #[arg(long)]
+    pub ignore_volumes: bool,
 
     /// Options that every tool has.
     #[command(flatten)]
     pub common: tool::Common,
+}
+
+impl Options {
+    /// What of the container's files goes into the image.
+    pub fn files(&self) -> resources::container::Files {
+        resources::container::Files {
+            with_image: self.with_image,
+            ignore_rootfs: self.ignore_rootfs,
+            ignore_volumes: self.ignore_volumes,
+        }
+    }
 }

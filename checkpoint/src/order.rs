@@ -31,7 +31,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     kernel::rlimit::raise_open_files()?;
     clock
         .phase(Phase::Blockers, || {
-            take::refuse(take::blockers(&found, options.with_image)?)
+            take::refuse(take::blockers(&found, options.files())?)
         })
         .map_err(failure)?;
     // From here on tasks are held: by a child of ours, so that who kills us kills nobody who must still let them go.
@@ -91,12 +91,7 @@ fn stream(
         .phase(Phase::Collect, || take::take(found, frozen))
         .map_err(failure)?;
     let mut writer = clock.phase(Phase::Records, || -> anyhow::Result<_> {
-        let mut container =
-            container::dump(found.root, &found.name, options.with_image).map_err(failure)?;
-        if let Some(owned) = &found.owned {
-            container.engine = owned.engine;
-            container.configuration = Some(owned.configuration.clone());
-        }
+        let container = container::dump(&found.subject(options.files())).map_err(failure)?;
         let mut writer = Writer::new(out, &header(found)?)?;
         writer.record("container.json", &container)?;
         rootfs::dump(found.root, &container, &mut writer).map_err(failure)?;

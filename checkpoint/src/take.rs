@@ -5,10 +5,11 @@ use image::ids::{Pid, SpaceId, TableId};
 use image::process::Process;
 use image::tree::Tree;
 use kernel::proc::family;
+use resources::container::{self, Files};
 use resources::memory::{self, Layout, shared::Inodes};
 use resources::tree::Frozen;
 use resources::{
-    Blocker, Error, Result, container, credentials, files, limits, signals, threads, timers, tree,
+    Blocker, Error, Result, credentials, files, limits, signals, threads, timers, tree,
 };
 use std::collections::HashMap;
 use std::time::Duration;
@@ -28,30 +29,30 @@ const APART: Duration = Duration::from_millis(20);
 
 /// Everything that stands in the way, all at once, while the container still runs. What is gone after a moment does not
 /// count: a process that is being started and has no C library yet, a connection whose answer was just sent.
-pub fn blockers(found: &Found, with_image: bool) -> Result<Vec<Blocker>> {
-    let mut blockers = look(found, with_image)?;
+pub fn blockers(found: &Found, files: Files) -> Result<Vec<Blocker>> {
+    let mut blockers = look(found, files)?;
     for _ in 1..LOOKS {
         if blockers.is_empty() {
             break;
         }
         std::thread::sleep(APART);
-        blockers = look(found, with_image)?;
+        blockers = look(found, files)?;
     }
     Ok(blockers)
 }
 
-fn look(found: &Found, with_image: bool) -> Result<Vec<Blocker>> {
+fn look(found: &Found, files: Files) -> Result<Vec<Blocker>> {
     let mut family = family::family(found.root, found.namespace.as_deref())?;
     family.retain(|process| Some(process.pid) != found.init);
     let pids: Vec<kernel::Pid> = family.iter().map(|process| process.pid).collect();
     let mut blockers = tree::blockers(&family, found.depth)?;
-    blockers.extend(container::blockers(found.root, &pids, with_image)?);
+    blockers.extend(container::blockers(&found.subject(files), &pids)?);
     let alive: Vec<kernel::Pid> = family
         .iter()
         .filter(|process| process.state != 'Z')
         .map(|process| process.pid)
         .collect();
-    blockers.extend(files::blockers(&alive)?);
+    blockers.extend(resources::files::blockers(&alive)?);
     for process in family.iter().filter(|process| process.state != 'Z') {
         let pid = process.pid;
         let of_process = threads::blockers(pid).and_then(|mut all| {

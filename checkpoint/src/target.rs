@@ -5,6 +5,7 @@ use anyhow::{Result, anyhow};
 use image::container::Engine;
 use kernel::namespaces::{Kind, identity, own};
 use kernel::proc::{family, stat, status};
+use resources::container::{Files, Subject};
 use resources::engine::{self, Owned};
 use resources::vessel::registry;
 use std::path::PathBuf;
@@ -27,6 +28,20 @@ pub struct Found {
     pub depth: usize,
     /// The engine's container it is; none of ours, and of no process tree.
     pub owned: Option<Owned>,
+}
+
+impl Found {
+    /// It as the rooms take it.
+    pub fn subject(&self, files: Files) -> Subject<'_> {
+        let owned = self.owned.as_ref();
+        Subject {
+            root: self.root,
+            name: &self.name,
+            engine: owned.map_or(Engine::Native, |owned| owned.engine),
+            configuration: owned.map(|owned| &owned.configuration),
+            files,
+        }
+    }
 }
 
 /// Finds what `target` names.

@@ -3,24 +3,51 @@
 use crate::namespaces::{self, is_own, mount, network, pid};
 use crate::{Blocker, Result, cgroups};
 use image::container::{Container, Engine};
+use image::engine::Configuration;
 use image::namespaces::mount::Mounts;
 use image::rootfs::Rootfs;
 use kernel::Pid;
 use kernel::namespaces::Kind;
 
-/// Takes the surroundings of the container with this root process (our pid). `travels`: its root file system goes into
-/// the image, unless it is the host's.
-pub fn dump(root: Pid, name: &str, travels: bool) -> Result<Container> {
+/// A container that is to be taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Its root process (our pid).
+    pub root: Pid,
+    /// Its name.
+    pub name: &'a str,
+    /// What owns it.
+    pub engine: Engine,
+    /// What that engine says of it.
+    pub configuration: Option<&'a Configuration>,
+    /// What of its files goes into the image.
+    pub files: Files,
+}
+
+/// What of a container's files goes into the image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The root file system, unless it is the host's; of an overlay the layers too.
+    pub with_image: bool,
+    /// Nothing of what was changed on top of an image's layers.
+    pub ignore_rootfs: bool,
+    /// Nothing of what is in the engine's volumes.
+    pub ignore_volumes: bool,
+}
+
+/// Takes the surroundings of a container.
+pub fn dump(subject: &Subject) -> Result<Container> {
+    let root = subject.root;
     let (mounts, rootfs) = if is_own(root, Kind::Mount)? {
-        let found = mount::dump(root, travels)?;
+        let found = mount::dump(root, subject.configuration, subject.files)?;
         (found.mounts, found.rootfs)
     } else {
         (Mounts { mounts: Vec::new() }, Rootfs::Host)
     };
     Ok(Container {
-        engine: Engine::Native,
-        configuration: None,
-        name: name.to_string(),
+        engine: subject.engine,
+        configuration: subject.configuration.cloned(),
+        name: subject.name.to_string(),
         root: pid::inside(root)?,
         namespaces: namespaces::dump(root, mounts)?,
         rootfs,
@@ -29,11 +56,12 @@ pub fn dump(root: Pid, name: &str, travels: bool) -> Result<Container> {
     })
 }
 
-/// What stands in the way of taking the container with this root process, and these processes in all (our pids).
-pub fn blockers(root: Pid, processes: &[Pid], travels: bool) -> Result<Vec<Blocker>> {
+/// What stands in the way of taking a container, whose processes in all are these (our pids).
+pub fn blockers(subject: &Subject, processes: &[Pid]) -> Result<Vec<Blocker>> {
+    let root = subject.root;
     let mut found = namespaces::blockers(root, processes)?;
     if is_own(root, Kind::Mount)? {
-        found.extend(mount::dump(root, travels)?.blockers);
+        found.extend(mount::dump(root, subject.configuration, subject.files)?.blockers);
     }
     Ok(found)
 }

@@ -14,6 +14,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+pub mod overlay;
 mod pour;
 mod walk;
 

@@ -14,6 +14,7 @@ use kernel::ptrace::Stopped;
 use kernel::remote::{Call, Caller, Stub, call};
 use kernel::rtnetlink::Rtnetlink;
 use kernel::{Pid, within};
+use resources::container::{Files, Subject};
 use resources::vessel::native::{self, Native, Network, Options};
 use resources::vessel::registry::{self, DIR, NETNS};
 use resources::vessel::{self, Vessel};
@@ -156,6 +157,19 @@ fn container(root: Pid) -> Container {
         rootfs: Rootfs::Host,
         cgroups: Cgroups::default(),
         addresses: vec!["192.0.2.77".parse().unwrap()],
+    }
+}
+
+fn subject(root: Pid, name: &str, with_image: bool) -> Subject<'_> {
+    Subject {
+        root,
+        name,
+        engine: Engine::Native,
+        configuration: None,
+        files: Files {
+            with_image,
+            ..Files::default()
+        },
     }
 }
 
@@ -319,7 +333,9 @@ fn a_failed_restore_leaves_nothing() {
     nothing_is_left();
     // In the middle of it: the record asks for a mount that cannot be.
     let mut container = process_1();
-    let found = resources::namespaces::mount::dump(std::process::id() as Pid, false).unwrap();
+    let found =
+        resources::namespaces::mount::dump(std::process::id() as Pid, None, Files::default())
+            .unwrap();
     let mut mounts: Mounts = found.mounts;
     let mut bad = mounts.mounts[0].clone();
     bad.mountpoint = "/not/here".into();
@@ -482,7 +498,7 @@ fn names_and_clocks_go_on() {
         ..named("a")
     };
     let vessel = native::make(&container, &options).unwrap();
-    let taken = resources::container::dump(vessel.pid(), "a", false).unwrap();
+    let taken = resources::container::dump(&subject(vessel.pid(), "a", false)).unwrap();
     assert_eq!(taken.namespaces.uts, container.namespaces.uts);
     assert_eq!(taken.root, 1);
     assert!(taken.namespaces.time.own().is_some());
@@ -522,7 +538,7 @@ fn networks_of_three_kinds() {
     drop(vessel);
     // What was on the bridge comes back under its address without a name, and nobody else gets it meanwhile.
     let first = native::make(&process_1(), &with(Network::Bridge)).unwrap();
-    let mut taken = resources::container::dump(first.pid(), "a", false).unwrap();
+    let mut taken = resources::container::dump(&subject(first.pid(), "a", false)).unwrap();
     let address = first.addresses()[0];
     taken.namespaces.mount = Namespace::Host;
     let error = native::make(&taken, &Options::default())
@@ -591,9 +607,10 @@ fn a_root_file_system_and_tmpfs_travel_whole() {
     fs::write(format!("{shm}/note"), "in memory").unwrap();
     source.settle().unwrap();
 
-    let taken = resources::container::dump(source.pid(), "a", true).unwrap();
+    let taken = resources::container::dump(&subject(source.pid(), "a", true)).unwrap();
     assert_eq!(taken.rootfs, Rootfs::Travels);
-    let blocked = resources::container::blockers(source.pid(), &[source.pid()], true).unwrap();
+    let blocked =
+        resources::container::blockers(&subject(source.pid(), "a", true), &[source.pid()]).unwrap();
     assert_eq!(blocked, []);
     let header = image::Header::new("test", "a", "0");
     let mut writer = image::Writer::new(Vec::new(), &header).unwrap();
@@ -655,7 +672,7 @@ fn a_root_file_system_and_tmpfs_travel_whole() {
     drop(named);
     assert!(Path::new("/var/lib/ferry/b").is_dir());
     // And once more, from the copy.
-    let again = resources::container::dump(copy.pid(), "b", false).unwrap();
+    let again = resources::container::dump(&subject(copy.pid(), "b", false)).unwrap();
     assert_eq!(again.rootfs, Rootfs::Travels);
     drop((source, copy));
 }

@@ -1,6 +1,9 @@
 //! Mounts (mount_namespaces(7)): where each comes from, seen against the host's own; made again inside the vessel.
 
+use crate::container::Files;
+use crate::rootfs::overlay;
 use crate::{Blocker, Error, Result};
+use image::engine::Configuration;
 use image::ids::MountId;
 use image::namespaces::mount::{Mount, Mounts, Origin, Propagation};
 use image::path::Name;
@@ -13,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 mod attach;
+mod engine;
 
 pub use attach::{restore, settle};
 
@@ -49,36 +53,41 @@ pub struct Found {
     pub blockers: Vec<Blocker>,
 }
 
-/// Takes the mounts of a process whose mount namespace is its own. `travels`: its root file system goes with the image
-/// unless it is the host's.
-pub fn dump(root: Pid, travels: bool) -> Result<Found> {
-    let found = sort(
-        root,
-        mountinfo::read(root)?,
-        &mountinfo::read_own()?,
-        travels,
-    );
-    Ok(found)
+/// Takes the mounts of a process whose mount namespace is its own; what an engine has mounted for it is known by the
+/// engine's configuration.
+pub fn dump(root: Pid, configuration: Option<&Configuration>, files: Files) -> Result<Found> {
+    let host = mountinfo::read_own()?;
+    let mut sorter = Sorter {
+        host: &host,
+        files,
+        engine: engine::Mounts::new(configuration, &engine::read),
+        brought: BTreeMap::new(),
+        trees: 0,
+    };
+    Ok(sort(root, mountinfo::read(root)?, &mut sorter))
+}
+
+/// What mounts are seen against.
+struct Sorter<'a> {
+    host: &'a [mountinfo::Mount],
+    files: Files,
+    engine: engine::Mounts<'a>,
+    /// Mounts that an [`Origin::Again`] may speak of, by device.
+    brought: BTreeMap<String, Vec<(MountId, PathBuf)>>,
+    /// How many trees of tmpfs there are so far.
+    trees: u32,
 }
 
 /// Sorts the mounts of process `root` by where they come from, seen against those of the host.
-fn sort(
-    root: Pid,
-    container: Vec<mountinfo::Mount>,
-    host: &[mountinfo::Mount],
-    travels: bool,
-) -> Found {
+fn sort(root: Pid, container: Vec<mountinfo::Mount>, sorter: &mut Sorter) -> Found {
     let mut blockers = Vec::new();
     let ordered = parents_first(container);
     let covered = covered(&ordered);
     let mut rootfs = None;
     let mut sorted: Vec<Mount> = Vec::new();
-    // Mounts that an Origin::Again may speak of, by device.
-    let mut brought: BTreeMap<String, Vec<(MountId, PathBuf)>> = BTreeMap::new();
-    let mut trees = 0;
-    for mount in ordered {
-        let here = path(&mount.mountpoint);
-        let of_host = host.iter().any(|h| {
+    for mut mount in ordered {
+        let here = path(&mount.mountpoint).to_path_buf();
+        let of_host = sorter.host.iter().any(|h| {
             h.device == mount.device && h.root == mount.root && h.mountpoint == mount.mountpoint
         });
         if covered.contains(&mount.id) && !of_host {
@@ -92,9 +101,10 @@ fn sort(
                 remedy: remedy.into(),
             });
         };
-        let is_root = here == Path::new("/");
+        let is_root = *here == *Path::new("/");
+        let shown = (mount.fstype.clone(), PathBuf::from(path(&mount.root)));
         let origin = if is_root {
-            match root_of(&mount, of_host, host, travels) {
+            match sorter.root_of(&mount, of_host) {
                 Some(found) => {
                     let host = found == Rootfs::Host;
                     rootfs = Some(found);
@@ -115,7 +125,7 @@ fn sort(
         } else {
             // Under a root of its own nothing is the host's of itself: it was bound there.
             let of_host = of_host && rootfs == Some(Rootfs::Host);
-            match origin(&mount, of_host, &brought, host, &mut trees) {
+            match sorter.origin(&mut mount, of_host) {
                 Ok(origin) => origin,
                 Err(what) => {
                     block(
@@ -126,9 +136,10 @@ fn sort(
                 }
             }
         };
-        if origin != Origin::Host {
-            let at = brought.entry(mount.device.clone()).or_default();
-            at.push((MountId(mount.id), path(&mount.root).into()));
+        // One that comes back as a tmpfs shows nothing of the file system it is in now.
+        if origin != Origin::Host && shown.0 == mount.fstype {
+            let at = sorter.brought.entry(mount.device.clone()).or_default();
+            at.push((MountId(mount.id), shown.1));
         }
         sorted.push(record(mount, origin));
     }
@@ -213,65 +224,86 @@ pub fn is_kept(pid: Pid) -> Result<bool> {
     Ok(place.is_some_and(|place| place.starts_with(KEPT)))
 }
 
-fn root_of(
-    mount: &mountinfo::Mount,
-    of_host: bool,
-    host: &[mountinfo::Mount],
-    travels: bool,
-) -> Option<Rootfs> {
-    if of_host {
-        return Some(Rootfs::Host);
-    }
-    if travels || matches!(mount.fstype.as_str(), "tmpfs" | "ramfs") {
-        return Some(Rootfs::Travels);
-    }
-    let directory = on_host(mount, host)?;
-    Some(if directory.starts_with(KEPT) {
-        // It came with an image and goes with its container.
-        Rootfs::Travels
-    } else {
-        Rootfs::Directory(Name::from(&*directory))
-    })
-}
-
-fn origin(
-    mount: &mountinfo::Mount,
-    of_host: bool,
-    brought: &BTreeMap<String, Vec<(MountId, PathBuf)>>,
-    host: &[mountinfo::Mount],
-    trees: &mut u32,
-) -> std::result::Result<Origin, String> {
-    if of_host {
-        return Ok(Origin::Host);
-    }
-    if mount.root.ends_with(b"//deleted") {
-        return Err("a bind of a file that was removed".into());
-    }
-    let fstype = mount.fstype.as_str();
-    if matches!(fstype, "cgroup" | "cgroup2") {
-        return Ok(Origin::Fresh);
-    }
-    let earlier = brought.get(&mount.device).into_iter().flatten();
-    if let Some((id, _)) = earlier
-        .filter(|(_, root)| path(&mount.root).starts_with(root))
-        .max_by_key(|(_, root)| root.as_os_str().len())
-    {
-        return Ok(Origin::Again { mount: *id });
-    }
-    if let Some(source) = on_host(mount, host) {
-        return Ok(Origin::Bind {
-            path: Name::from(&*source),
-        });
-    }
-    match fstype {
-        "tmpfs" | "ramfs" => {
-            *trees += 1;
-            Ok(Origin::Tmpfs { tree: *trees - 1 })
+impl Sorter<'_> {
+    fn root_of(&self, mount: &mountinfo::Mount, of_host: bool) -> Option<Rootfs> {
+        if of_host {
+            return Some(Rootfs::Host);
         }
-        _ if FRESH.contains(&fstype) && mount.root == b"/" => Ok(Origin::Fresh),
-        _ => Err(format!(
-            "a {fstype} file system that the host has not mounted"
-        )),
+        if let Some(layers) = overlay::Options::of(mount) {
+            // What came with an image goes with its container.
+            let kept = layers.lower.iter().all(|layer| layer.starts_with(KEPT));
+            return Some(Rootfs::Layers {
+                changes: layers.upper.is_some() && !self.files.ignore_rootfs,
+                layers: kept || self.files.with_image,
+            });
+        }
+        if self.files.with_image || matches!(mount.fstype.as_str(), "tmpfs" | "ramfs") {
+            return Some(Rootfs::Travels);
+        }
+        let directory = on_host(mount, self.host)?;
+        Some(if directory.starts_with(KEPT) {
+            Rootfs::Travels
+        } else {
+            Rootfs::Directory(Name::from(&*directory))
+        })
+    }
+
+    fn origin(
+        &mut self,
+        mount: &mut mountinfo::Mount,
+        of_host: bool,
+    ) -> std::result::Result<Origin, String> {
+        if of_host {
+            return Ok(Origin::Host);
+        }
+        if mount.root.ends_with(b"//deleted") {
+            return Err("a bind of a file that was removed".into());
+        }
+        if matches!(mount.fstype.as_str(), "cgroup" | "cgroup2") {
+            return Ok(Origin::Fresh);
+        }
+        let earlier = self.brought.get(&mount.device).into_iter().flatten();
+        if let Some((id, _)) = earlier
+            .filter(|(_, root)| path(&mount.root).starts_with(root))
+            .max_by_key(|(_, root)| root.as_os_str().len())
+        {
+            return Ok(Origin::Again { mount: *id });
+        }
+        if let Some(name) = self.engine.volume(path(&mount.mountpoint)) {
+            let name = name.to_string();
+            let tree = (!self.files.ignore_volumes).then(|| self.engine.next_tree());
+            return Ok(Origin::Volume { name, tree });
+        }
+        if let Some(source) = on_host(mount, self.host) {
+            let made = self.engine.made(&source, &mount.fstype)?;
+            return Ok(match made {
+                engine::Made::File(content) => Origin::Written {
+                    content: content.into(),
+                },
+                engine::Made::Directory => {
+                    // Made anew as a tmpfs, whatever the engine keeps it in.
+                    engine::as_tmpfs(mount);
+                    self.next_tmpfs()
+                }
+                engine::Made::Elsewhere => Origin::Bind {
+                    path: Name::from(&*source),
+                },
+            });
+        }
+        match mount.fstype.as_str() {
+            "tmpfs" | "ramfs" => Ok(self.next_tmpfs()),
+            fstype if FRESH.contains(&fstype) && mount.root == b"/" => Ok(Origin::Fresh),
+            fstype => Err(format!(
+                "a {fstype} file system that the host has not mounted"
+            )),
+        }
+    }
+
+    fn next_tmpfs(&mut self) -> Origin {
+        self.trees += 1;
+        Origin::Tmpfs {
+            tree: self.trees - 1,
+        }
     }
 }
 
@@ -307,8 +339,32 @@ mod tests {
         28 27 0:25 / /run rw - tmpfs tmpfs rw\n";
 
     fn sorted(container: &[u8], travels: bool) -> Found {
-        let [container, host] = [container, HOST].map(|text| mountinfo::parse(text).unwrap());
-        sort(7, container, &host, travels)
+        let files = Files {
+            with_image: travels,
+            ..Files::default()
+        };
+        sorted_with(container, HOST, files, None)
+    }
+
+    fn sorted_with(
+        container: &[u8],
+        host: &[u8],
+        files: Files,
+        configuration: Option<&Configuration>,
+    ) -> Found {
+        let [container, host] = [container, host].map(|text| mountinfo::parse(text).unwrap());
+        let read = |path: &Path| {
+            let is_file = path.extension().is_some() || path.ends_with("hosts");
+            Ok(is_file.then(|| path.as_os_str().as_bytes().to_vec()))
+        };
+        let mut sorter = Sorter {
+            host: &host,
+            files,
+            engine: engine::Mounts::new(configuration, &read),
+            brought: BTreeMap::new(),
+            trees: 0,
+        };
+        sort(7, container, &mut sorter)
     }
 
     fn origins(found: &Found) -> Vec<(String, Origin)> {
@@ -371,6 +427,104 @@ mod tests {
             false,
         );
         assert_eq!(kept.rootfs, Rootfs::Travels);
+    }
+
+    fn podman() -> Configuration {
+        let volume = |name: &str, destination: &str| image::engine::Volume {
+            name: name.into(),
+            anonymous: false,
+            destination: destination.into(),
+            driver: "local".into(),
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        };
+        Configuration {
+            engine: image::container::Engine::Podman,
+            version: "4.3.1".into(),
+            id: "34".repeat(32),
+            command: vec![],
+            inspect: serde_json::Value::Null,
+            spec: serde_json::Value::Null,
+            image: None,
+            networks: vec![],
+            volumes: vec![volume("store", "/data"), volume("more", "/more")],
+            terminal: false,
+        }
+    }
+
+    #[test]
+    fn mounts_of_an_engine_are_told_from_the_users() {
+        let id = "34".repeat(32);
+        let container = format!(
+            "149 95 0:43 / / rw - overlay overlay rw,lowerdir=/s/l/IO:/s/l/AB,upperdir=/s/o/db/diff,workdir=/s/o/db/work\n\
+            151 149 254:0 /s/volumes/store/_data /data rw - ext4 /dev/vda rw\n\
+            152 149 254:0 /s/volumes/store/_data/x /again rw - ext4 /dev/vda rw\n\
+            153 149 0:48 / /dev rw - tmpfs tmpfs rw,size=65536k,mode=755\n\
+            154 149 254:0 /s/volumes/more/_data /more rw - ext4 /dev/vda rw\n\
+            155 149 254:0 /srv /srv ro - ext4 /dev/vda rw\n\
+            161 149 254:0 /r/overlay-containers/{id}/userdata/hosts /etc/hosts rw - ext4 /dev/vda rw\n\
+            162 153 0:42 / /dev/shm rw - tmpfs shm rw,size=64000k\n\
+            163 149 254:0 /r/overlay-containers/{id}/userdata/run/secrets /run/secrets rw - ext4 /dev/vda rw\n\
+            164 149 254:0 /r/overlay-containers/{}/userdata/hosts /other rw - ext4 /dev/vda rw\n",
+            "ab".repeat(32)
+        );
+        let host = format!(
+            "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n\
+            89 27 0:42 / /s/overlay-containers/{id}/userdata/shm rw - tmpfs shm rw,size=64000k\n\
+            92 27 0:43 / /s/o/db/merged rw - overlay overlay rw,lowerdir=/s/l/IO:/s/l/AB,upperdir=/s/o/db/diff\n"
+        );
+        let with = |files, configuration: Option<&Configuration>| {
+            let found = sorted_with(container.as_bytes(), host.as_bytes(), files, configuration);
+            assert_eq!(found.blockers, []);
+            (found.rootfs.clone(), origins(&found), found)
+        };
+        let podman = podman();
+        let (rootfs, all, found) = with(Files::default(), Some(&podman));
+        let layers = |changes, layers| Rootfs::Layers { changes, layers };
+        assert_eq!(rootfs, layers(true, false));
+        let volume = |name: &str, tree| Origin::Volume {
+            name: name.into(),
+            tree,
+        };
+        let bind = |path: &str| Origin::Bind { path: path.into() };
+        let hosts = format!("/r/overlay-containers/{id}/userdata/hosts");
+        let written = || Origin::Written {
+            content: hosts.clone().into_bytes().into(),
+        };
+        for (place, origin) in [
+            ("/", Origin::Root),
+            ("/data", volume("store", Some(0))),
+            (
+                "/again",
+                Origin::Again {
+                    mount: MountId(151),
+                },
+            ),
+            ("/dev", Origin::Tmpfs { tree: 0 }),
+            ("/more", volume("more", Some(1))),
+            ("/srv", bind("/srv")),
+            ("/etc/hosts", written()),
+            ("/run/secrets", Origin::Tmpfs { tree: 1 }),
+            ("/dev/shm", Origin::Tmpfs { tree: 2 }),
+            ("/other", bind(&hosts.replace("34", "ab"))),
+        ] {
+            assert!(all.contains(&(place.into(), origin)), "{place}: {all:?}");
+        }
+        let secrets = found.mounts.mounts.iter().find(|m| m.id == MountId(163));
+        assert_eq!(secrets.unwrap().fstype, "tmpfs");
+        let ignored = Files {
+            with_image: true,
+            ignore_rootfs: true,
+            ignore_volumes: true,
+        };
+        let (rootfs, all, _) = with(ignored, Some(&podman));
+        assert_eq!(rootfs, layers(false, true));
+        assert!(all.contains(&("/data".into(), volume("store", None))));
+        // As a mere process tree: volumes are directories of the host's, but what the engine wrote is known by its place.
+        let (rootfs, all, _) = with(Files::default(), None);
+        assert_eq!(rootfs, layers(true, false));
+        assert!(all.contains(&("/data".into(), bind("/s/volumes/store/_data"))));
+        assert!(all.contains(&("/etc/hosts".into(), written())));
     }
 
     #[test]
