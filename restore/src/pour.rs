@@ -7,6 +7,7 @@ use image::files::OpenFiles;
 use image::ids::{Pid, SpaceId};
 use image::memory::shared::Objects;
 use image::process::Process;
+use image::rootfs::Tree as FileTree;
 use image::tree::Tree;
 use image::{Entry, Kind, Space};
 use kernel::remote::Stub;
@@ -15,6 +16,7 @@ use resources::memory::pages::{self, Filler};
 use resources::vessel::Vessel;
 use resources::{Error, Result, Target, files, memory, rootfs, tree};
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 /// A container on its way.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Pour {
     spaces: HashMap<SpaceId, Pid>,
     filler: Option<Filler>,
     trees: Option<rootfs::Pour>,
+    /// Until the layers of an image are there that come along, and the mounts can be made.
+    mounting: Option<Container>,
     stdio: Stdio,
     step: Step,
 }
@@ -63,6 +67,7 @@ impl Pour {
         } else {
             Stdio::Null
         };
+        let layers = vessel.layers().map(Path::to_path_buf);
         let target = Target {
             processes: BTreeMap::new(),
             files: HashMap::new(),
@@ -71,7 +76,6 @@ impl Pour {
             root_pid: vessel.pid(),
         };
         Ok(Pour {
-            vessel,
             init: None,
             target,
             numbers: tree::Numbers::default(),
@@ -81,7 +85,12 @@ impl Pour {
             objects: Objects::default(),
             spaces: HashMap::new(),
             filler: None,
-            trees: Some(rootfs::Pour::new(vessel_pid, container)?),
+            trees: Some(match &layers {
+                Some(directory) => rootfs::Pour::layers(directory)?,
+                None => rootfs::Pour::new(vessel_pid, container)?,
+            }),
+            mounting: layers.map(|_| container.clone()),
+            vessel,
             stdio,
             step: Step::Trees,
         })
@@ -95,6 +104,10 @@ impl Pour {
             (_, Kind::Member) => {
                 self.reach(Step::Trees, &entry)?;
                 let member = entry.member().cloned().ok_or_else(|| misplaced(&entry))?;
+                let layer = FileTree::of(&path).is_some_and(|(tree, _)| tree == FileTree::Root);
+                if !layer {
+                    self.mount()?;
+                }
                 let trees = self.trees.as_mut().ok_or_else(|| misplaced(&entry))?;
                 trees.member(&member, &mut entry)?;
                 Ok(Phase::Trees)
@@ -147,7 +160,20 @@ impl Pour {
         Ok(())
     }
 
+    /// No more layers come: the mounts are made on them.
+    fn mount(&mut self) -> Result<()> {
+        if let Some(container) = self.mounting.take() {
+            if let Some(layers) = self.trees.take() {
+                layers.finish()?;
+            }
+            self.vessel.mount()?;
+            self.trees = Some(rootfs::Pour::new(self.vessel.pid(), &container)?);
+        }
+        Ok(())
+    }
+
     fn grow(&mut self, tree: Tree) -> Result<()> {
+        self.mount()?;
         if let Some(trees) = self.trees.take() {
             trees.finish()?;
         }

@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 
 mod attach;
 mod engine;
+mod order;
 
-pub use attach::{restore, settle};
+pub use attach::{Base, MERGED, UPPER, WORK, restore, settle};
 
 /// Where native containers keep a root file system that came with the image.
 pub const KEPT: &str = "/var/lib/ferry";

@@ -42,14 +42,34 @@ impl Pour {
             .into_iter()
             .map(|(tree, place)| Ok((tree, top(pid, &place)?)))
             .collect::<Result<_>>()?;
-        let named = container.rootfs == Rootfs::Travels && !mount::is_kept(pid)?;
+        let skip = match container.rootfs {
+            Rootfs::Travels => !mount::is_kept(pid)?,
+            // Where they are wanted they were poured before there was a vessel's root (`Pour::layers`).
+            Rootfs::Layers { .. } => true,
+            Rootfs::Host | Rootfs::Directory(_) => false,
+        };
         Ok(Pour {
-            skip: named.then_some(Tree::Root),
+            skip: skip.then_some(Tree::Root),
+            ..Pour::of(trees)
+        })
+    }
+
+    /// For the layers of an image alone, into a directory of the host's that nothing is mounted over yet.
+    pub fn layers(directory: &Path) -> Result<Self> {
+        let opened = File::open(directory);
+        let opened =
+            opened.map_err(|e| kernel::Error::io(format!("open {}", directory.display()), &e))?;
+        Ok(Pour::of(vec![(Tree::Root, opened.into())]))
+    }
+
+    fn of(trees: Vec<(Tree, OwnedFd)>) -> Self {
+        Pour {
             trees,
+            skip: None,
             parent: None,
             open: Vec::new(),
             buffer: vec![0; CHUNK],
-        })
+        }
     }
 
     /// Makes one member; `content` gives its bytes, exactly [`Member::payload`].

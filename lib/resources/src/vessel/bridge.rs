@@ -70,7 +70,7 @@ impl Subnet {
 pub(super) struct Place {
     pub(super) address: Ipv4Addr,
     pub(super) link: String,
-    gateway: Ipv4Addr,
+    pub(super) gateway: Ipv4Addr,
     prefix: u8,
     bridge: u32,
 }

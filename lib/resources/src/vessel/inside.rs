@@ -95,20 +95,28 @@ fn set_up(plan: &Plan) -> Result<Vec<String>> {
         ipc::restore(record)?;
     }
     let mut remarks = Vec::new();
-    if plan.mounts.is_some() {
-        let missing = mount::restore(plan.mounts.as_ref(), plan.rootfs.as_deref())?;
-        if !missing.is_empty() {
-            remarks.push(format!(
-                "not mounted on this host, as they were on the source: {}",
-                missing.join(", ")
-            ));
-        }
+    if plan.layers.is_none() {
+        remarks.extend(mounts(plan)?);
     }
     nix::unistd::chdir("/").map_err(|e| kernel::Error::errno("chdir /", e as i32))?;
     if plan.init {
         stdio();
     }
     Ok(remarks)
+}
+
+/// Makes the mounts in the calling thread's mount namespace, a copy of the host's; with a remark for the user.
+pub(super) fn mounts(plan: &Plan) -> Result<Option<String>> {
+    if plan.mounts.is_none() {
+        return Ok(None);
+    }
+    let missing = mount::restore(plan.mounts.as_ref(), &plan.base, &plan.groups)?;
+    Ok((!missing.is_empty()).then(|| {
+        format!(
+            "not mounted on this host, as they were on the source: {}",
+            missing.join(", ")
+        )
+    }))
 }
 
 /// Process 1 of a container whose root process is another: reaps orphans, hands signals on, and ends as the root does.

@@ -15,6 +15,7 @@ use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 mod agent;
 mod bridge;
@@ -22,9 +23,11 @@ mod cgroup;
 pub mod engine;
 mod inside;
 mod keeper;
+pub mod kept;
 pub mod native;
 mod plan;
 pub mod registry;
+mod written;
 
 pub use inside::init;
 
@@ -57,6 +60,16 @@ pub trait Vessel: Debug {
 
     /// What the user should know.
     fn warnings(&self) -> &[String];
+
+    /// Where the layers of an image go that come along, before there is a root directory over them; none: they do not.
+    fn layers(&self) -> Option<&Path> {
+        None
+    }
+
+    /// The layers are all there: mounts are made.
+    fn mount(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Once the file trees are poured: read-only mounts become so.
     fn settle(&self) -> Result<()>;

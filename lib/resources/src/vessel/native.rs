@@ -5,12 +5,13 @@
 use super::keeper::{self, Keeper};
 use super::plan::{Link, Plan, plan};
 use super::registry::{self, Entry, NETNS, Process};
+use super::written::Changed;
 use super::{Vessel, bridge, cgroup, inside, pair, random_id, reap};
+use crate::namespaces::mount::{self, Base};
+use crate::namespaces::network;
 use crate::namespaces::time::{self, Clocks};
-use crate::namespaces::{mount, network};
 use crate::{Error, Result};
 use image::container::{Container, Engine};
-use image::namespaces::mount::Mounts;
 use kernel::arch::Registers;
 use kernel::namespaces::{Birth, Forked, Kind, fork};
 use kernel::pidfd::PidFd;
@@ -67,8 +68,7 @@ pub struct Native {
     socket: OwnedFd,
     keeper: Option<Keeper>,
     entry: Option<Entry>,
-    mounts: Option<Mounts>,
-    own_root: bool,
+    plan: Plan,
     changed: Vec<(IpAddr, IpAddr)>,
     warnings: Vec<String>,
     released: bool,
@@ -81,25 +81,25 @@ pub fn make(container: &Container, options: &Options) -> Result<Native> {
     }
     let id = random_id()?;
     let name = options.name.clone().unwrap_or_else(|| id.clone());
-    let plan = plan(
-        container,
-        options,
-        &name,
-        Path::new(mount::KEPT).join(&name),
-    )?;
+    let own = Path::new(mount::KEPT).join(&name);
+    let plan = plan(container, options, &name, &own)?;
     let mut making = Making::default();
     let place = if plan.registered() {
         making.keeper = Some(Keeper::start(&name)?);
-        making.reserve(&plan, id, &options.archive)?
+        let changed = Changed {
+            old: container.addresses.clone(),
+            names: (container.name.clone(), name),
+            own_dns: own_dns(container),
+            ..Changed::default()
+        };
+        making.reserve(&plan, id, &options.archive, changed)?
     } else {
         None
     };
-    let mut vessel = making.launch(&plan)?;
-    vessel.connect(&plan, place.as_ref())?;
+    let mut vessel = making.launch(plan)?;
+    vessel.connect(place.as_ref())?;
     vessel.stop()?;
-    if let Link::Bridge { .. } = plan.link
-        && let Some(place) = &place
-    {
+    if let Some(place) = &place {
         let new = IpAddr::V4(place.address);
         let old = container
             .addresses
@@ -121,7 +121,13 @@ struct Making {
 
 impl Making {
     /// Enters the name into the registry, with an address, a directory and a cgroup.
-    fn reserve(&mut self, plan: &Plan, id: String, archive: &str) -> Result<Option<bridge::Place>> {
+    fn reserve(
+        &mut self,
+        plan: &Plan,
+        id: String,
+        archive: &str,
+        mut changed: Changed,
+    ) -> Result<Option<bridge::Place>> {
         let Some(keeper) = &self.keeper else {
             return Ok(None);
         };
@@ -148,9 +154,7 @@ impl Making {
             netns,
             netns_dir: netns && !Path::new(NETNS).exists(),
             cgroup: cgroup::place(&plan.name),
-            directory: plan
-                .travels
-                .then(|| Path::new(mount::KEPT).join(&plan.name)),
+            directory: (!plan.kept.is_empty()).then(|| Path::new(mount::KEPT).join(&plan.name)),
             archive: archive.to_string(),
             created: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs()),
         });
@@ -158,23 +162,26 @@ impl Making {
         if netns {
             directory(Path::new(NETNS))?;
         }
+        let mut place = None;
+        if let Link::Bridge { wanted, .. } = &plan.link {
+            let found = bridge::place(&lock, &entries, *wanted, &mut self.warnings)?;
+            changed.new = Some(found.address.into());
+            changed.gateway = Some(found.gateway.into());
+            entry.addresses = vec![found.address.into()];
+            entry.link = Some(found.link.clone());
+            registry::write(entry)?;
+            place = Some(found);
+        }
         if let Some(path) = &entry.directory {
             // No container of this name is alive, or it would be taken: what lies there is a leftover.
             let _ = fs::remove_dir_all(path);
-            directory(path)?;
+            plan.kept.make(path, &changed)?;
         }
-        let Link::Bridge { wanted, .. } = &plan.link else {
-            return Ok(None);
-        };
-        let place = bridge::place(&lock, &entries, *wanted, &mut self.warnings)?;
-        entry.addresses = vec![place.address.into()];
-        entry.link = Some(place.link.clone());
-        registry::write(entry)?;
-        Ok(Some(place))
+        Ok(place)
     }
 
     /// Forks the first process.
-    fn launch(mut self, plan: &Plan) -> Result<Native> {
+    fn launch(mut self, plan: Plan) -> Result<Native> {
         let path = self.entry.as_ref().and_then(|entry| entry.cgroup.as_ref());
         let cgroup = path.and_then(|path| cgroup::make(path));
         let (socket, theirs) = pair()?;
@@ -188,7 +195,7 @@ impl Making {
             cgroup: cgroup.as_ref().map(|dir| dir.as_fd()),
         };
         let pidfd = match born(&birth, plan.host_pid)? {
-            Forked::Child => inside::live(plan, theirs),
+            Forked::Child => inside::live(&plan, theirs),
             Forked::Parent(pidfd) => pidfd,
         };
         drop((clocks, theirs));
@@ -201,8 +208,7 @@ impl Making {
             socket,
             keeper: self.keeper.take(),
             entry: self.entry.take(),
-            mounts: plan.mounts.clone(),
-            own_root: plan.rootfs.is_some(),
+            plan,
             changed: Vec::new(),
             warnings: std::mem::take(&mut self.warnings),
             released: false,
@@ -263,8 +269,8 @@ fn born(birth: &Birth, wanted: Option<kernel::Pid>) -> Result<Forked> {
 
 impl Native {
     /// Sets up the network while the process sets up the rest; then hears how that went.
-    fn connect(&mut self, plan: &Plan, place: Option<&bridge::Place>) -> Result<()> {
-        let connected = self.network(plan, place);
+    fn connect(&mut self, place: Option<&bridge::Place>) -> Result<()> {
+        let connected = self.network(place);
         let mut bytes = [0; inside::MESSAGE];
         let len = loop {
             match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
@@ -278,8 +284,8 @@ impl Native {
         connected
     }
 
-    fn network(&self, plan: &Plan, place: Option<&bridge::Place>) -> Result<()> {
-        match (&plan.link, place) {
+    fn network(&self, place: Option<&bridge::Place>) -> Result<()> {
+        match (&self.plan.link, place) {
             (Link::Host, _) => return Ok(()),
             (Link::Bridge { name, mtu, .. }, Some(place)) => {
                 bridge::attach(place, self.pid, name, *mtu)?;
@@ -287,7 +293,7 @@ impl Native {
             (Link::Alone(Some(record)), _) => network::restore(self.pid, record)?,
             (Link::Alone(None) | Link::Bridge { .. }, _) => network::loopback(self.pid)?,
         }
-        bind_netns(&plan.name, self.pid)
+        bind_netns(&self.plan.name, self.pid)
     }
 
     fn stop(&mut self) -> Result<()> {
@@ -343,9 +349,25 @@ impl Vessel for Native {
         &self.warnings
     }
 
+    fn layers(&self) -> Option<&Path> {
+        self.plan.layers.as_deref()
+    }
+
+    fn mount(&mut self) -> Result<()> {
+        if self.plan.layers.is_none() {
+            return Ok(()); // the process itself has made them
+        }
+        let plan = &self.plan;
+        let remark = kernel::within(self.pid, &[kernel::Namespace::Mount], || {
+            inside::mounts(plan)
+        });
+        self.warnings.extend(remark??);
+        Ok(())
+    }
+
     fn settle(&self) -> Result<()> {
-        match &self.mounts {
-            Some(mounts) => mount::settle(self.pid, mounts, self.own_root),
+        match &self.plan.mounts {
+            Some(mounts) => mount::settle(self.pid, mounts, self.plan.base != Base::Host),
             None => Ok(()),
         }
     }
@@ -408,6 +430,15 @@ fn bind_netns(name: &str, pid: kernel::Pid) -> Result<()> {
     )
     .map_err(|e| kernel::Error::errno(format!("bind {from} to {}", path.display()), e as i32))?;
     Ok(())
+}
+
+/// Whether it was given name servers of its own, instead of those of its host.
+fn own_dns(container: &Container) -> bool {
+    let inspect = container.configuration.as_ref().map(|c| &c.inspect);
+    let servers = inspect.and_then(|inspect| inspect.pointer("/HostConfig/Dns"));
+    servers
+        .and_then(|s| s.as_array())
+        .is_some_and(|s| !s.is_empty())
 }
 
 fn directory(path: &Path) -> Result<()> {

@@ -1,7 +1,9 @@
 //! What is to be made for a container, decided before anything is: a pure function of its record and of what the user
 //! asked for.
 
+use super::kept::{self, Kept};
 use super::native::{Network, Options};
+use crate::namespaces::mount::{Base, MERGED, UPPER, WORK};
 use crate::namespaces::time::Clocks;
 use crate::{Error, Result};
 use image::container::Container;
@@ -14,7 +16,7 @@ use image::namespaces::{Namespace, network};
 use image::rootfs::Rootfs;
 use kernel::namespaces::Kind;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// All that has to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +33,14 @@ pub(super) struct Plan {
     pub(super) host_pid: Option<Pid>,
     /// The mounts to make, in a mount namespace of its own.
     pub(super) mounts: Option<Mounts>,
-    /// The directory that becomes the root; none: the host's root stays.
-    pub(super) rootfs: Option<PathBuf>,
-    /// The root file system comes with the image: that directory has to be made.
-    pub(super) travels: bool,
+    /// What becomes the root directory.
+    pub(super) base: Base,
+    /// The layers below it come with the image, and go here before any mount is made.
+    pub(super) layers: Option<PathBuf>,
+    /// What the container's own directory holds.
+    pub(super) kept: Kept,
+    /// Its own cgroups, one for each hierarchy it is in.
+    pub(super) groups: Vec<PathBuf>,
     pub(super) uts: Option<Uts>,
     pub(super) ipc: Option<Ipc>,
     pub(super) link: Link,
@@ -64,12 +70,12 @@ impl Plan {
     }
 }
 
-/// Decides. `kept` is the directory for a root file system that comes with the image.
+/// Decides. `directory` is the container's own.
 pub(super) fn plan(
     container: &Container,
     options: &Options,
     name: &str,
-    kept: PathBuf,
+    directory: &Path,
 ) -> Result<Plan> {
     let namespaces = &container.namespaces;
     if namespaces.user.own().is_some() {
@@ -79,17 +85,19 @@ pub(super) fn plan(
     }
     let own_pids = options.pids || options.name.is_some() || namespaces.pid.own().is_some();
     let link = link(container, options)?;
-    let (rootfs, travels) = rootfs(container, options, kept)?;
+    let mut kept = Kept::new(container);
+    let (base, layers) = base(container, options, directory, &mut kept)?;
     let new_proc = own_pids && (options.name.is_some() || options.pids);
     let mounts = match &namespaces.mount {
         Namespace::Own(record) => {
             let mut record = record.clone();
+            kept.take(&mut record, directory)?;
             if namespaces.pid.own().is_none() && new_proc {
                 record.mounts.push(new("/proc", "proc", Origin::Fresh, &[]));
             }
             Some(record)
         }
-        Namespace::Host if rootfs.is_some() => Some(standard()),
+        Namespace::Host if base != Base::Host => Some(standard()),
         Namespace::Host if new_proc => Some(Mounts {
             mounts: vec![new("/proc", "proc", Origin::Fresh, &[])],
         }),
@@ -115,8 +123,10 @@ pub(super) fn plan(
         init: own_pids && container.root != 1,
         host_pid: (!own_pids).then_some(container.root),
         mounts,
-        rootfs,
-        travels,
+        base,
+        layers,
+        kept,
+        groups: Vec::new(),
         uts: namespaces.uts.own().cloned(),
         ipc: namespaces.ipc.own().cloned(),
         link,
@@ -171,24 +181,59 @@ fn veths(record: Option<&network::Network>) -> impl Iterator<Item = &network::Li
     links.iter().filter(|link| link.kind == LinkKind::Veth)
 }
 
-fn rootfs(
+/// What becomes the root directory, and where the layers below it go that come with the image.
+fn base(
     container: &Container,
     options: &Options,
-    kept: PathBuf,
-) -> Result<(Option<PathBuf>, bool)> {
-    if container.rootfs == Rootfs::Travels && options.rootfs.is_none() {
-        return Ok((Some(kept), true));
-    }
-    let (directory, remedy) = match (&options.rootfs, &container.rootfs) {
-        (Some(directory), _) => (directory.clone(), "name another"),
-        (None, Rootfs::Directory(path)) => (
-            path.as_path().to_path_buf(),
-            "copy it here, name another by --rootfs, or let it travel: checkpoint --with-image",
-        ),
-        (None, _) => return Ok((None, false)),
+    own: &Path,
+    kept: &mut Kept,
+) -> Result<(Base, Option<PathBuf>)> {
+    let mut overlay = |lower| {
+        let parts = [UPPER, WORK, MERGED].map(PathBuf::from);
+        kept.directories.extend(parts);
+        Base::Overlay {
+            lower,
+            kept: own.to_path_buf(),
+        }
     };
-    match std::fs::canonicalize(&directory) {
-        Ok(path) if path.is_dir() => Ok((Some(path), false)),
+    match (&options.rootfs, &container.rootfs) {
+        (Some(named), Rootfs::Layers { .. }) => {
+            Ok((overlay(existing(named, "name another")?), None))
+        }
+        (Some(named), _) => Ok((Base::Directory(existing(named, "name another")?), None)),
+        (None, Rootfs::Host) => Ok((Base::Host, None)),
+        (None, Rootfs::Travels) => {
+            kept.directories.push(kept::ROOT.into());
+            Ok((Base::Directory(own.join(kept::ROOT)), None))
+        }
+        (None, Rootfs::Layers { layers: true, .. }) => {
+            let lower = own.join(kept::LAYERS);
+            let base = overlay(lower.clone());
+            kept.directories.push(kept::LAYERS.into());
+            Ok((base, Some(lower)))
+        }
+        (None, Rootfs::Layers { layers: false, .. }) => {
+            let configuration = container.configuration.as_ref();
+            let image = configuration.and_then(|c| c.image.as_ref());
+            let image = image.map_or(String::new(), |image| format!(" ({})", image.name));
+            Err(Error::Refused(format!(
+                "the image that the container was made from{image} is not in the archive; name a directory with its \
+                 files (--rootfs DIR), take the archive with it (checkpoint --with-image), or restore where {} is \
+                 (--engine {0})",
+                configuration.map_or(container.engine, |c| c.engine)
+            )))
+        }
+        (None, Rootfs::Directory(path)) => {
+            let remedy =
+                "copy it here, name another by --rootfs, or let it travel: checkpoint --with-image";
+            Ok((Base::Directory(existing(path.as_path(), remedy)?), None))
+        }
+    }
+}
+
+fn existing(directory: &Path, remedy: &str) -> Result<PathBuf> {
+    match std::fs::canonicalize(directory) {
+        Ok(path) if path.is_dir() => Ok(path),
         Ok(_) => Err(Error::Refused(format!(
             "the root file system {} is not a directory; {remedy}",
             directory.display()
@@ -282,7 +327,7 @@ mod tests {
     }
 
     fn of(container: &Container, options: &Options) -> Result<Plan> {
-        plan(container, options, "x", "/var/lib/ferry/x".into())
+        plan(container, options, "x", Path::new("/var/lib/ferry/x"))
     }
 
     fn named() -> Options {
@@ -366,7 +411,58 @@ mod tests {
         assert!(error.contains("--rootfs"), "{error}");
         container.rootfs = Rootfs::Travels;
         let plan = of(&container, &Options::default()).unwrap();
-        assert!(plan.travels && plan.mounts.is_some());
-        assert_eq!(plan.rootfs, Some("/var/lib/ferry/x".into()));
+        assert!(!plan.kept.is_empty() && plan.mounts.is_some());
+        assert_eq!(plan.base, Base::Directory("/var/lib/ferry/x/root".into()));
+    }
+
+    #[test]
+    fn the_layers_of_an_image_are_named_or_come_along() {
+        let mut container = container();
+        let layers = |layers| Rootfs::Layers {
+            changes: true,
+            layers,
+        };
+        container.rootfs = layers(false);
+        let error = of(&container, &named()).unwrap_err().to_string();
+        for remedy in ["--rootfs", "--with-image", "--engine native"] {
+            assert!(error.contains(remedy), "{error}");
+        }
+        let overlay = |lower: &str| Base::Overlay {
+            lower: lower.into(),
+            kept: "/var/lib/ferry/x".into(),
+        };
+        let usr = Options {
+            rootfs: Some("/usr".into()),
+            ..named()
+        };
+        assert_eq!(of(&container, &usr).unwrap().base, overlay("/usr"));
+        container.rootfs = layers(true);
+        assert_eq!(of(&container, &usr).unwrap().layers, None);
+        let plan = of(&container, &named()).unwrap();
+        assert_eq!(plan.base, overlay("/var/lib/ferry/x/layers"));
+        assert_eq!(plan.layers, Some("/var/lib/ferry/x/layers".into()));
+    }
+
+    #[test]
+    fn what_an_engine_kept_for_the_container_is_kept_in_its_directory() {
+        let mount = |at: &str, origin| new(at, "ext4", origin, &[]);
+        let volume = Origin::Volume {
+            name: "data".into(),
+            tree: Some(0),
+        };
+        let written = Origin::Written {
+            content: b"web\n".to_vec().into(),
+        };
+        let mut container = container();
+        container.namespaces.mount = Namespace::Own(Mounts {
+            mounts: vec![mount("/data", volume), mount("/etc/hostname", written)],
+        });
+        let plan = of(&container, &named()).unwrap();
+        let bind = |path: &str| Origin::Bind {
+            path: format!("/var/lib/ferry/x/{path}").as_str().into(),
+        };
+        let origins = plan.mounts.unwrap().mounts.into_iter().map(|m| m.origin);
+        let wanted = [bind("volumes/data"), bind("files/1")];
+        assert_eq!(origins.take(2).collect::<Vec<_>>(), wanted);
     }
 }

@@ -1,65 +1,192 @@
 //! Making the mounts: run by the vessel's first process, in a copy of the host's mount namespace.
 
-use super::*;
+use super::{order, *};
 use kernel::beneath::{self, Way};
 use kernel::mount::{Atime, Attributes};
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, SFlag, mkdirat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC};
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 
-/// Makes the mounts in the calling process's mount namespace, which is a fresh copy of the host's. With a directory, that
-/// becomes the root; without, the host's root stays. Gives the mounts of the host's that were wanted and are not there.
+/// What becomes the root directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// The host's root stays.
+    Host,
+    /// A directory, as it is.
+    Directory(PathBuf),
+    /// An overlay, so that the directory below it is never changed and many containers can share it.
+    Overlay {
+        /// The directory below.
+        lower: PathBuf,
+        /// The container's own, with [`UPPER`], [`WORK`] and [`MERGED`] in it.
+        kept: PathBuf,
+    },
+}
+
+/// What the container has changed, in its own directory.
+pub const UPPER: &str = "changes";
+/// Where overlayfs prepares changes.
+pub const WORK: &str = "work";
+/// Where its root is mounted before it becomes one.
+pub const MERGED: &str = "merged";
+
+impl Base {
+    /// The directory that becomes the root, mounted; none: the host's root stays.
+    fn mount(&self) -> Result<Option<PathBuf>> {
+        match self {
+            Base::Host => Ok(None),
+            Base::Directory(directory) => {
+                bind(directory, directory)?;
+                Ok(Some(directory.clone()))
+            }
+            Base::Overlay { lower, kept } => {
+                let merged = kept.join(MERGED);
+                dress_as(lower, &kept.join(UPPER))?;
+                let mut data = OsString::from("lowerdir=");
+                data.push(escaped(lower));
+                for (name, at) in [(",upperdir=", UPPER), (",workdir=", WORK)] {
+                    data.push(name);
+                    data.push(escaped(&kept.join(at)));
+                }
+                let kind = Some("overlay");
+                mount(kind, &merged, kind, MsFlags::empty(), Some(&*data)).map_err(|e| {
+                    Error::Refused(format!(
+                        "no overlay can be made in {} over the root file system {}: {}; {KEPT} has to be on a file \
+                         system that overlayfs(5) can write to (ext4, xfs, btrfs, tmpfs): mount one there",
+                        kept.display(),
+                        lower.display(),
+                        e.desc()
+                    ))
+                })?;
+                Ok(Some(merged))
+            }
+        }
+    }
+}
+
+/// The root directory of an overlay looks as the one above does: which is to look as the one below.
+fn dress_as(lower: &Path, upper: &Path) -> Result<()> {
+    let fail = |e: std::io::Error| kernel::Error::io(format!("dress {}", upper.display()), &e);
+    let looks = std::fs::metadata(lower).map_err(fail)?;
+    std::os::unix::fs::chown(upper, Some(looks.uid()), Some(looks.gid())).map_err(fail)?;
+    std::fs::set_permissions(upper, looks.permissions()).map_err(fail)?;
+    Ok(())
+}
+
+/// A path as an option of overlayfs, where commas and colons part one from the next.
+fn escaped(path: &Path) -> OsString {
+    let mut bytes = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        if b",:\\".contains(byte) {
+            bytes.push(b'\\');
+        }
+        bytes.push(*byte);
+    }
+    OsString::from_vec(bytes)
+}
+
+/// Makes the mounts in the calling process's mount namespace, which is a fresh copy of the host's. `groups` are the
+/// container's own cgroups, by their paths on the host. Gives what was wanted and is not there on this host.
 ///
-/// Read-only comes later ([`settle`]), when the file trees have been poured.
-pub fn restore(record: Option<&Mounts>, directory: Option<&Path>) -> Result<Vec<String>> {
+/// Mounts that show what only the file trees bring, and read-only, come later ([`settle`]).
+pub fn restore(record: Option<&Mounts>, base: &Base, groups: &[PathBuf]) -> Result<Vec<String>> {
     let everything = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     call("make all mounts private", || {
         mount(None::<&str>, "/", None::<&str>, everything, None::<&str>)
     })?;
-    if let Some(directory) = directory {
-        bind(directory, directory)?;
-    }
+    let directory = base.mount()?;
     let present = mountinfo::read_own()?;
-    let mut missing = Vec::new();
-    let root = directory.unwrap_or(Path::new("/"));
+    let top = Top::open(
+        directory.as_deref().unwrap_or(Path::new("/")),
+        directory.is_some(),
+    )?;
     let none = Mounts { mounts: Vec::new() };
     let record = record.unwrap_or(&none);
-    for one in &record.mounts {
-        match &one.origin {
-            Origin::Root => {}
-            Origin::Host if directory.is_none() => {
-                let there = present.iter().any(|p| p.mountpoint == one.mountpoint.0);
-                if !there && one.fstype != "nsfs" {
-                    missing.push(format!("{} ({})", one.mountpoint, one.fstype));
-                }
-            }
-            Origin::Host if one.mountpoint.0 == b"/" => {}
-            Origin::Host => attach(root, one, Source::Bind(one.mountpoint.as_path()))?,
-            Origin::Bind { path } => attach(root, one, Source::Bind(path.as_path()))?,
-            Origin::Fresh | Origin::Tmpfs { .. } => attach(root, one, Source::New)?,
-            Origin::Volume { .. } | Origin::Written { .. } => {
-                return Err(refused(one, "only an engine can make it"));
-            }
-            Origin::Again { mount } => {
-                let of = record.mounts.iter().find(|m| m.id == *mount);
-                let of = of.ok_or_else(|| refused(one, "it shows a mount that is not there"))?;
-                let below = one.root.as_path().strip_prefix(of.root.as_path());
-                let below =
-                    below.map_err(|_| refused(one, "it shows a place outside its mount"))?;
-                attach(
-                    root,
-                    one,
-                    Source::Beneath(&join(of.mountpoint.as_path(), below)),
-                )?;
-            }
+    let (now, _) = order::rounds(record);
+    let mut left_out: Vec<&Mount> = Vec::new();
+    for one in now {
+        let here = one.mountpoint.as_path();
+        let above = |m: &&Mount| here.starts_with(m.mountpoint.as_path());
+        let covered = top.own && left_out.iter().any(above);
+        if covered || !make_one(&top, one, record, &present, groups)? {
+            left_out.push(one);
         }
     }
-    if directory.is_some() {
-        enter(root)?;
+    if let Some(directory) = directory {
+        enter(&directory)?;
     }
-    Ok(missing)
+    let said = left_out
+        .iter()
+        .filter(|one| one.fstype != "nsfs")
+        .map(|one| format!("{} ({})", one.mountpoint, one.fstype));
+    Ok(said.collect())
+}
+
+/// The root directory that mounts are made beneath.
+struct Top {
+    fd: OwnedFd,
+    /// The container's own, in which mount points may be made; else the host's.
+    own: bool,
+}
+
+impl Top {
+    fn open(path: &Path, own: bool) -> Result<Self> {
+        let file = File::open(path);
+        let file = file.map_err(|e| kernel::Error::io(format!("open {}", path.display()), &e))?;
+        let fd = file.into();
+        Ok(Top { fd, own })
+    }
+
+    fn path(&self, path: &Path) -> kernel::Result<OwnedFd> {
+        beneath::open(self.fd.as_fd(), path, Way::InRoot, OFlag::O_PATH, 0)
+    }
+}
+
+/// Makes one mount; false where this host has nothing like it.
+fn make_one(
+    top: &Top,
+    one: &Mount,
+    record: &Mounts,
+    present: &[mountinfo::Mount],
+    groups: &[PathBuf],
+) -> Result<bool> {
+    match &one.origin {
+        Origin::Root => Ok(true),
+        Origin::Host if !top.own => Ok(present.iter().any(|p| p.mountpoint == one.mountpoint.0)),
+        Origin::Host if one.mountpoint.0 == b"/" => Ok(true),
+        Origin::Host => attach(top, one, Source::Bind(one.mountpoint.as_path())),
+        Origin::Bind { path } => attach(top, one, Source::Bind(path.as_path())),
+        // One that shows a part of the hierarchy shows the container's own; a whole one is that of its namespace.
+        Origin::Fresh if one.fstype.starts_with("cgroup") && one.root.0 != b"/" => {
+            match order::group(one, present, groups) {
+                Some(group) => attach(top, one, Source::Bind(&group)),
+                None => Ok(false),
+            }
+        }
+        Origin::Fresh | Origin::Tmpfs { .. } => attach(top, one, Source::New),
+        Origin::Volume { .. } | Origin::Written { .. } => {
+            Err(refused(one, "it has no place in the container's directory"))
+        }
+        Origin::Again { mount } => again(top, one, *mount, record),
+    }
+}
+
+fn again(top: &Top, one: &Mount, of: MountId, record: &Mounts) -> Result<bool> {
+    let of = record.mounts.iter().find(|m| m.id == of);
+    let of = of.ok_or_else(|| refused(one, "it shows a mount that is not there"))?;
+    let below = one.root.as_path().strip_prefix(of.root.as_path());
+    let below = below.map_err(|_| refused(one, "it shows a place outside its mount"))?;
+    attach(
+        top,
+        one,
+        Source::Beneath(&join(of.mountpoint.as_path(), below)),
+    )
 }
 
 /// What is mounted.
@@ -72,14 +199,19 @@ enum Source<'a> {
     Beneath(&'a Path),
 }
 
-fn attach(root: &Path, one: &Mount, source: Source) -> Result<()> {
+/// Makes one mount; false where its mount point is in a file system of the kernel's, and not on this host.
+fn attach(top: &Top, one: &Mount, source: Source) -> Result<bool> {
     let place = one.mountpoint.as_path();
     let what = || format!("mount {} at {}", one.fstype, place.display());
-    let top = directory(root)?;
     match source {
         Source::New => {
-            let point = point(&top, root, place, true)?;
-            let flags = flags(&one.options) - MsFlags::MS_RDONLY;
+            let Some(point) = point(top, place, true)? else {
+                return Ok(false);
+            };
+            let mut flags = flags(&one.options);
+            if is_poured(one) || !one.super_options.iter().any(|o| o == "ro") {
+                flags -= MsFlags::MS_RDONLY;
+            }
             let data = options(one);
             let from = one.source.as_path();
             call(&what(), || {
@@ -90,7 +222,7 @@ fn attach(root: &Path, one: &Mount, source: Source) -> Result<()> {
                     flags,
                     Some(&*data),
                 )
-            })
+            })?;
         }
         Source::Bind(from) => {
             let is_dir = std::fs::metadata(from).map(|m| m.is_dir()).map_err(|e| {
@@ -101,29 +233,49 @@ fn attach(root: &Path, one: &Mount, source: Source) -> Result<()> {
                     place.display()
                 ))
             })?;
-            let point = point(&top, root, place, is_dir)?;
-            bind(from, Path::new(&point.1))
+            let Some(point) = point(top, place, is_dir)? else {
+                return Ok(false);
+            };
+            bind(from, Path::new(&point.1))?;
         }
         Source::Beneath(from) => {
-            let from = beneath::open(top.as_fd(), from, Way::InRoot, OFlag::O_PATH, 0)?;
-            let from = format!("/proc/self/fd/{}", from.as_raw_fd()).into();
-            let is_dir = std::fs::metadata::<&PathBuf>(&from).is_ok_and(|m| m.is_dir());
-            let point = point(&top, root, place, is_dir)?;
-            bind(&from, Path::new(&point.1))
+            let from = match top.path(from) {
+                // Like `/proc/irq`: what this kernel does not have needs no cover.
+                Err(e) if e.raw() == Some(ENOENT) && from == place => return Ok(false),
+                opened => opened?,
+            };
+            let format = nix::sys::stat::fstat(&from)
+                .map_err(|e| kernel::Error::errno("fstat", e as i32))?;
+            let is_dir =
+                SFlag::from_bits_truncate(format.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+            let Some(point) = point(top, place, is_dir)? else {
+                return Ok(false);
+            };
+            // By descriptors: under the container's root no path of `/proc` speaks of us.
+            kernel::mount::bind(from.as_fd(), point.0.as_fd())?;
         }
     }
+    Ok(true)
+}
+
+/// Whether a file tree comes to lie in it.
+fn is_poured(one: &Mount) -> bool {
+    matches!(one.fstype.as_str(), "tmpfs" | "ramfs")
 }
 
 /// The mount point, made if it is not there; its path leads through a descriptor, so that no link in the container's
-/// tree leads elsewhere. In the host's own tree nothing is made.
-fn point(top: &OwnedFd, root: &Path, place: &Path, is_dir: bool) -> Result<(OwnedFd, String)> {
-    let open = || beneath::open(top.as_fd(), place, Way::InRoot, OFlag::O_PATH, 0);
+/// tree leads elsewhere. In the host's own tree nothing is made, and in `/proc` and `/sys` nothing can be: none.
+fn point(top: &Top, place: &Path, is_dir: bool) -> Result<Option<(OwnedFd, String)>> {
+    let open = || top.path(place);
     let fd = match open() {
-        Err(e) if e.raw() == Some(libc_enoent()) && root != Path::new("/") => {
+        Err(e) if e.raw() == Some(ENOENT) && top.own => {
+            if in_kernel(top, place)? {
+                return Ok(None);
+            }
             make(top, place, is_dir)?;
             open()?
         }
-        Err(e) if e.raw() == Some(libc_enoent()) => {
+        Err(e) if e.raw() == Some(ENOENT) => {
             return Err(Error::Refused(format!(
                 "the container has a mount at {}, which is not on this host; make the directory",
                 place.display()
@@ -132,19 +284,34 @@ fn point(top: &OwnedFd, root: &Path, place: &Path, is_dir: bool) -> Result<(Owne
         opened => opened?,
     };
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    Ok((fd, path))
+    Ok(Some((fd, path)))
 }
 
-fn libc_enoent() -> i32 {
-    nix::errno::Errno::ENOENT as i32
+const ENOENT: i32 = nix::errno::Errno::ENOENT as i32;
+
+/// Whether what is there of a path leads into a file system in which only the kernel makes files.
+fn in_kernel(top: &Top, place: &Path) -> Result<bool> {
+    for above in place.ancestors().skip(1) {
+        match top.path(above) {
+            Err(e) if e.raw() == Some(ENOENT) => {}
+            Ok(fd) => {
+                let found = nix::sys::statfs::fstatfs(&fd);
+                let kind = found.map_err(|e| kernel::Error::errno("fstatfs", e as i32))?;
+                let kind = kind.filesystem_type();
+                return Ok(kind == PROC_SUPER_MAGIC || kind == SYSFS_MAGIC);
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(false)
 }
 
 /// Makes a directory or an empty file, and the directories that lead to it, beneath `top`.
-fn make(top: &OwnedFd, place: &Path, is_dir: bool) -> Result<()> {
+fn make(top: &Top, place: &Path, is_dir: bool) -> Result<()> {
     let mut above = PathBuf::from("/");
     let mut names = place.components().skip(1).peekable();
     while let Some(name) = names.next() {
-        let parent = beneath::open(top.as_fd(), &above, Way::InRoot, OFlag::O_PATH, 0)?;
+        let parent = top.path(&above)?;
         let name = name.as_os_str();
         let what = || format!("make the mount point {}", place.display());
         if names.peek().is_some() || is_dir {
@@ -178,31 +345,43 @@ fn enter(root: &Path) -> Result<()> {
     })
 }
 
-/// Once the file trees are poured: what each mount may do, and where its own mounts show. Under the host's root the
-/// host's own mounts are left as they are.
+/// Once the file trees are poured: mounts that show something of them; then what each mount may do, and where its own
+/// mounts show. Under the host's root the host's own mounts are left as they are.
 pub fn settle(pid: Pid, record: &Mounts, own_root: bool) -> Result<()> {
+    let (_, later) = order::rounds(record);
     within(pid, &[Namespace::Mount], || {
-        let top = directory(Path::new("/"))?;
-        let made = |m: &&Mount| own_root || m.origin != Origin::Host;
+        let top = Top::open(Path::new("/"), own_root)?;
+        later
+            .iter()
+            .try_for_each(|one| make_one(&top, one, record, &[], &[]).map(drop))
+    })??;
+    let there: BTreeSet<Vec<u8>> = mountinfo::read(pid)?
+        .into_iter()
+        .map(|m| m.mountpoint)
+        .collect();
+    within(pid, &[Namespace::Mount], || {
+        let top = Top::open(Path::new("/"), own_root)?;
+        let made =
+            |m: &&Mount| (own_root || m.origin != Origin::Host) && there.contains(&m.mountpoint.0);
         for one in record.mounts.iter().filter(made) {
-            let fd = beneath::open(
-                top.as_fd(),
-                one.mountpoint.as_path(),
-                Way::InRoot,
-                OFlag::O_PATH,
-                0,
-            )?;
-            kernel::mount::set(fd.as_fd(), &attributes(one))
+            let fd = top.path(one.mountpoint.as_path())?;
+            let read_only = one.super_options.iter().any(|o| o == "ro");
+            let protected = if read_only && is_poured(one) && is_new(one) {
+                kernel::mount::write_protect(fd.as_fd())
+            } else {
+                Ok(())
+            };
+            protected
+                .and_then(|()| kernel::mount::set(fd.as_fd(), &attributes(one)))
                 .map_err(|e| Error::Refused(format!("the mount at {}: {e}", one.mountpoint)))?;
         }
         Ok(())
     })?
 }
 
-fn directory(path: &Path) -> Result<OwnedFd> {
-    let file = File::open(path);
-    let file = file.map_err(|e| kernel::Error::io(format!("open {}", path.display()), &e))?;
-    Ok(file.into())
+/// Whether the mount brought a file system of its own.
+fn is_new(one: &Mount) -> bool {
+    matches!(one.origin, Origin::Fresh | Origin::Tmpfs { .. })
 }
 
 fn call(what: &str, call: impl FnOnce() -> nix::Result<()>) -> Result<()> {
