@@ -3,7 +3,7 @@
 
 use crate::target::Found;
 use resources::tree::Frozen;
-use resources::{Result, cgroups};
+use resources::{Result, cgroups, engine};
 
 /// Lets go of a frozen container so that it stays frozen without us.
 pub fn leave_frozen(found: &Found, frozen: Frozen) -> Result<()> {
@@ -21,5 +21,8 @@ pub fn thaw(found: &Found) -> Result<()> {
 
 /// Ends it.
 pub fn kill(found: &Found) -> Result<()> {
-    cgroups::kill(&found.name)
+    match &found.owned {
+        Some(owned) => engine::stop_left_frozen(owned, &found.name),
+        None => cgroups::kill(&found.name),
+    }
 }

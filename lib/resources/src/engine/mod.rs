@@ -2,10 +2,11 @@
 //! it again. Each one's `restore` side is its [`crate::vessel::engine`].
 
 use crate::tree::Frozen;
-use crate::{Error, Result};
+use crate::{Error, Result, cgroups};
 use image::container::Engine;
 use image::engine::Configuration;
 use kernel::Pid;
+use kernel::proc::status;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -39,28 +40,65 @@ pub fn find(engine: Engine, name: &str) -> Result<Option<Owned>> {
 
 /// Ends a container that stands frozen. Its engine does, so that it knows that this was wanted, and starts it no more.
 pub fn stop(owned: &Owned, mut frozen: Frozen) -> Result<()> {
-    let mut command = match owned.engine {
-        Engine::Native => return frozen.kill(),
-        Engine::Podman => podman::stop(&owned.id),
-        _ => return frozen.kill(),
-    };
-    let made = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let mut stopping = made.map_err(|e| kernel::Error::io(format!("call {}", owned.engine), &e))?;
+    let mut stopping = Stopping::begin(owned)?;
     // Those that are killed end only once we have looked.
     while !frozen.ended()? {
-        if let Ok(Some(status)) = stopping.try_wait()
-            && !status.success()
-        {
+        if stopping.failed() {
             return frozen.kill();
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    let _ = stopping.wait();
+    stopping.finish();
     Ok(())
+}
+
+/// Ends a container that was left frozen (`--leave-frozen`) in the same way.
+pub fn stop_left_frozen(owned: &Owned, name: &str) -> Result<()> {
+    let mut stopping = Stopping::begin(owned)?;
+    // Frozen as it is, it dies of the signal only when it thaws: not before the signal is there.
+    while !killed(owned.pid) && !stopping.failed() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    cgroups::kill(name)?;
+    stopping.finish();
+    Ok(())
+}
+
+/// Whether a process is gone, or has been sent SIGKILL.
+fn killed(pid: Pid) -> bool {
+    let pending = status::read(pid).and_then(|s| Ok(s.mask("ShdPnd")? | s.mask("SigPnd")?));
+    pending.map_or(true, |pending| pending & 1 << (libc::SIGKILL - 1) != 0)
+}
+
+/// An engine's program that ends a container.
+struct Stopping(std::process::Child);
+
+impl Stopping {
+    fn begin(owned: &Owned) -> Result<Self> {
+        let mut command = match owned.engine {
+            Engine::Podman => podman::stop(&owned.id),
+            engine => {
+                return Err(Error::Refused(format!(
+                    "containers of {engine} cannot be ended by it"
+                )));
+            }
+        };
+        let made = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let child = made.map_err(|e| kernel::Error::io(format!("call {}", owned.engine), &e))?;
+        Ok(Stopping(child))
+    }
+
+    fn failed(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(Some(status)) if !status.success())
+    }
+
+    fn finish(mut self) {
+        let _ = self.0.wait();
+    }
 }
 
 /// Whether an engine's program is on this host.

@@ -7,14 +7,23 @@ use image::engine::{Attachment, Configuration, Image, Volume};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What this engine is called by.
 pub const PROGRAM: &str = "podman";
 
 /// A running container by name or id.
 pub fn find(name: &str) -> Result<Option<Owned>> {
-    let Some(inspect) = inspect(name)? else {
+    // Both at once: each takes its time to start.
+    let version = Command::new(PROGRAM)
+        .arg("--version")
+        .stdout(Stdio::piped())
+        .spawn();
+    let version = version.map_err(|e| kernel::Error::io("call podman", &e))?;
+    let found = inspect(name);
+    let version = version.wait_with_output();
+    let version = version.map_err(|e| kernel::Error::io("call podman", &e))?;
+    let Some(inspect) = found? else {
         return Ok(None);
     };
     let called = text(&inspect, "/Name").to_string();
@@ -51,7 +60,7 @@ pub fn find(name: &str) -> Result<Option<Owned>> {
         id: text(&inspect, "/Id").to_string(),
         name: called,
         pid,
-        configuration: configuration(inspect)?,
+        configuration: configuration(inspect, &version.stdout)?,
     }))
 }
 
@@ -77,14 +86,14 @@ pub fn inspect(name: &str) -> Result<Option<Value>> {
     Ok(all.get(0).cloned())
 }
 
-fn configuration(inspect: Value) -> Result<Configuration> {
-    let said = ask(PROGRAM, &["--version"])?;
-    let said = String::from_utf8_lossy(&said);
+/// `version` is what `podman --version` prints: `podman version 4.3.1`.
+fn configuration(inspect: Value, version: &[u8]) -> Result<Configuration> {
+    let version = String::from_utf8_lossy(version);
     let name = text(&inspect, "/ImageName");
     let digest = text(&inspect, "/ImageDigest");
     Ok(Configuration {
         engine: Engine::Podman,
-        version: said.split_whitespace().last().unwrap_or("").to_string(),
+        version: version.split_whitespace().last().unwrap_or("").to_string(),
         id: text(&inspect, "/Id").to_string(),
         command: words(inspect.pointer("/Config/CreateCommand")),
         spec: json_file(Path::new(text(&inspect, "/OCIConfigPath")))?,
