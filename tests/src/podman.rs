@@ -8,17 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// What the machines of the tests need: podman's own limits cannot be set everywhere, and there is no systemd.
-const CONTAINERS_CONF: &str = r#"[containers]
-default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
-[engine]
-runtime = "runc"
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-[network]
-network_backend = "netavark"
-"#;
-
 /// A [`Host`] with podman. Its containers, and what the kernel keeps for them, are gone with it.
 #[derive(Debug)]
 pub struct Podman {
@@ -65,35 +54,13 @@ impl Podman {
     }
 
     fn on(host: Host, images: Option<&Path>) -> Self {
-        let settings = host.path("etc-containers");
-        let storage = host.path("containers");
-        for directory in [&settings, &storage] {
-            std::fs::create_dir(directory).expect("make a directory");
-        }
-        let write = |name: &str, text: &str| {
-            std::fs::write(settings.join(name), text).expect("write podman's settings");
-        };
-        let store = images.map_or(String::new(), |at| format!("{:?}", at.join("store")));
-        write("containers.conf", CONTAINERS_CONF);
-        write(
-            "storage.conf",
-            &format!(
-                "[storage]\ndriver = \"overlay\"\ngraphroot = \"/var/lib/containers/storage\"\n\
-                 runroot = \"/run/containers/storage\"\n[storage.options]\nadditionalimagestores = [{store}]\n"
-            ),
-        );
-        write(
-            "policy.json",
-            r#"{"default": [{"type": "insecureAcceptAnything"}]}"#,
-        );
-        write("registries.conf", "unqualified-search-registries = []\n");
-        // The locks of libpod lie in /dev/shm.
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/own-podman");
+        let store = images.map_or(PathBuf::new(), |at| at.join("store"));
         host.sh(&format!(
-            "mkdir -p /etc/containers /var/lib/containers && mount -t tmpfs tmpfs /dev/shm && \
-             mount --bind {} /etc/containers && mount --bind {} /var/lib/containers && \
-             podman info --format ready",
-            settings.display(),
-            storage.display()
+            "{} {} {}",
+            script.display(),
+            host.path("podman").display(),
+            store.display()
         ))
         .ok();
         Podman { host }
