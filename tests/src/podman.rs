@@ -1,12 +1,13 @@
 //! A host with a podman of its own: storage, networks, locks and settings are the host's; the images are shared by all
 //! hosts, read-only, and made once (`tests/images/make`).
 
-use crate::{Host, LONG, Outcome, Program, Traces, until};
+use crate::{Host, LONG, Outcome, Program, Restored, Traces, until};
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A [`Host`] with podman. Its containers, and what the kernel keeps for them, are gone with it.
 #[derive(Debug)]
@@ -80,6 +81,18 @@ impl Podman {
             podman: self,
             name: name.to_owned(),
         }
+    }
+
+    /// Restores an archive into this podman, with words for `restore`; the container as it is reported.
+    #[track_caller]
+    pub fn restored(&self, words: &str, archive: &Path) -> Container<'_> {
+        let report = self
+            .sh(&format!("restore --json {words} < {}", archive.display()))
+            .ok();
+        let restored = Restored::read(&report);
+        let container = self.container(&restored.name.expect("its name"));
+        assert_eq!(container.pid(), restored.pid, "{report}");
+        container
     }
 
     /// What podman and the kernel keep of containers here, each as a line: containers, pods, volumes, networks, layers,
@@ -221,6 +234,22 @@ impl<'h> Container<'h> {
             self.name,
             script.display()
         ))
+    }
+
+    /// Takes it into an archive, with words for `checkpoint`; another one each time.
+    #[track_caller]
+    pub fn taken(&self, words: &str) -> PathBuf {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let archive = self.podman.path(&format!("{}-{number}.ckpt", self.name));
+        self.podman
+            .sh(&format!(
+                "checkpoint {words} {} | pack > {}",
+                self.name,
+                archive.display()
+            ))
+            .ok();
+        archive
     }
 
     /// What `podman logs` shows.

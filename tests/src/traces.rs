@@ -34,9 +34,13 @@ impl Traces {
             ));
         }
         for line in host.sh("ip -o link; ip -o addr; ip route").ok().lines() {
-            // An address that IPv6 gives by itself is ready after a second.
+            // An address that IPv6 gives by itself is ready after a second, and so is a bridge.
             let line = line.split("valid_lft").next().unwrap_or(line);
-            found.insert(format!("network {}", line.replace(" tentative", "")));
+            found.insert(format!(
+                "network {}",
+                line.replace(" tentative", "")
+                    .replace("state UNKNOWN", "state UP")
+            ));
         }
         found.extend(
             host.sh("nft list ruleset 2>/dev/null")

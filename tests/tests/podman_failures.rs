@@ -1,0 +1,286 @@
+//! What cannot be taken from podman or given back to it: a sentence with the remedy, and nothing half-made remains.
+#![forbid(unsafe_code)]
+
+use ferry_tests::{Container, LONG, Podman, until};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// The archive of a container that counts, whose next answer is 1 and which is gone; the host has had a container, so
+/// that what podman sets up once is there.
+fn archive(host: &Podman, words: &str) -> PathBuf {
+    let count = host.run("count", &format!("{words} base"));
+    assert_eq!(count.answer(), "0");
+    let archive = count.taken("");
+    host.sh("podman rm count").ok();
+    archive
+}
+
+/// Restoring fails with `code`, in words that hold all of `says`, and leaves nothing.
+#[track_caller]
+fn fails(host: &Podman, line: &str, code: i32, says: &[&str]) {
+    let before = host.traces();
+    let outcome = host.sh(line).fails_with(code);
+    assert_eq!(outcome.stdout, "", "no id of what does not run");
+    for word in says {
+        assert!(
+            outcome.stderr.contains(word),
+            "`{line}` says `{word}`: {}",
+            outcome.stderr
+        );
+    }
+    host.assert_none_left(&before);
+}
+
+#[test]
+fn a_missing_image_is_named_with_the_remedy() {
+    let alder = Podman::new("alder");
+    let bare = Podman::bare("birch");
+    let archive = archive(&alder, "");
+    fails(
+        &bare,
+        &format!("restore < {}", archive.display()),
+        4,
+        &["localhost/base", "--with-image"],
+    );
+}
+
+#[test]
+fn a_taken_name_leaves_its_owner_alone() {
+    let host = Podman::new("alder");
+    let archive = archive(&host, "");
+    let owner = host.run("hello", "base");
+    let stopped = host.run("done", "base true");
+    stopped.becomes("exited");
+    for name in ["hello", "done"] {
+        fails(
+            &host,
+            &format!("restore -n {name} < {}", archive.display()),
+            5,
+            &[name],
+        );
+    }
+    assert_eq!(owner.answer(), "0");
+}
+
+#[test]
+fn a_taken_port_leaves_its_owner_alone() {
+    let host = Podman::new("alder");
+    let archive = archive(&host, "-p 9000:8080");
+    let owner = host.restored("-n one", &archive);
+    assert_eq!(owner.answer(), "1");
+    let outcome = host.sh(&format!("restore -n two < {}", archive.display()));
+    fails(
+        &host,
+        &format!("restore -n two < {}", archive.display()),
+        outcome.code.clamp(1, 4),
+        &["9000", "--publish"],
+    );
+    assert_eq!(owner.answer(), "2");
+}
+
+#[test]
+fn a_host_without_podman_says_what_to_do() {
+    let host = Podman::new("alder");
+    let archive = archive(&host, "");
+    // Only the tools are in PATH.
+    let tools = ferry_tests::built();
+    fails(
+        &host,
+        &format!("PATH={} restore < {}", tools.display(), archive.display()),
+        4,
+        &["podman", "--with-image"],
+    );
+    fails(
+        &host,
+        &format!(
+            "PATH={} restore --engine podman < {}",
+            tools.display(),
+            archive.display()
+        ),
+        4,
+        &["podman"],
+    );
+}
+
+#[test]
+fn what_podman_does_not_have_is_named() {
+    let host = Podman::new("alder");
+    let archive = archive(&host, "");
+    for (words, says) in [
+        ("--network nowhere", "nowhere"),
+        ("--pod nobody", "nobody"),
+        ("--ip 192.0.2.200", "192.0.2.200"),
+        ("-p nonsense", "nonsense"),
+    ] {
+        let line = format!("restore -n hello {words} < {}", archive.display());
+        let before = host.traces();
+        let outcome = host.sh(&line);
+        assert!([1, 2, 4].contains(&outcome.code), "{outcome:?}");
+        assert!(outcome.stderr.contains(says), "{outcome:?}");
+        host.assert_none_left(&before);
+    }
+}
+
+#[test]
+fn a_container_that_does_not_run_by_itself_is_not_taken() {
+    let host = Podman::new("alder");
+    let paused = host.run("paused", "base");
+    paused.says("ready");
+    host.sh("podman pause paused").ok();
+    let stopped = host.run("stopped", "base true");
+    stopped.becomes("exited");
+    host.sh("podman create --name created base").ok();
+    host.sh("podman pod create --name crew && podman run -d --pod crew --name member base")
+        .ok();
+    for (name, says) in [
+        ("paused", "podman unpause paused"),
+        ("stopped", "podman start stopped"),
+        ("created", "podman start created"),
+        ("member", "pod"),
+    ] {
+        for target in [name.to_owned(), format!("podman:{name}")] {
+            let outcome = host.sh(&format!("checkpoint {target} | cat"));
+            assert!(
+                (1..=4).contains(&outcome.code) && outcome.stderr.contains(says),
+                "{outcome:?}"
+            );
+            assert_eq!(outcome.stdout, "");
+        }
+    }
+    assert_eq!(paused.status(), "paused");
+    assert_eq!(host.container("member").status(), "running");
+    host.sh("podman unpause paused").ok();
+    assert_eq!(paused.answer(), "0");
+    for target in ["nobody", "podman:nobody"] {
+        host.sh(&format!("checkpoint {target} | cat")).fails_with(5);
+    }
+    host.sh("podman pod rm -f -t 0 crew").ok();
+}
+
+#[test]
+fn a_session_that_came_in_by_exec_is_named_and_lives_on() {
+    let host = Podman::new("alder");
+    let count = host.run("count", "base");
+    assert_eq!(count.answer(), "0");
+    let mut session = host
+        .shell("exec podman exec count sleep 100")
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("podman exec");
+    until("the session to be there", LONG, || {
+        host.sh("podman top count args")
+            .stdout
+            .contains("sleep 100")
+            .then_some(())
+    });
+    let outcome = host.sh("checkpoint count | cat").fails_with(4);
+    assert!(outcome.stderr.contains("exec"), "{}", outcome.stderr);
+    assert_eq!(count.answer(), "1");
+    assert!(session.try_wait().expect("look at it").is_none());
+    let _ = session.kill();
+    let _ = session.wait();
+}
+
+#[test]
+fn a_dead_reader_leaves_the_container_running() {
+    let host = Podman::new("alder");
+    let count = host.run("count", "base");
+    let mut next = 0;
+    let before = host.traces();
+    for bytes in [1, 100_000, 3_000_000] {
+        assert_eq!(count.answer(), next.to_string());
+        next += 1;
+        let outcome = host.sh(&format!("checkpoint count | head -c {bytes} > /dev/null"));
+        assert_ne!(outcome.code, 0);
+        assert_eq!(count.status(), "running");
+    }
+    assert_eq!(count.answer(), next.to_string());
+    host.assert_none_left(&before);
+}
+
+#[test]
+fn a_cut_archive_leaves_nothing() {
+    let host = Podman::new("alder");
+    let archive = archive(&host, "");
+    let bytes = std::fs::read(&archive).expect("read the archive");
+    let cut = host.path("cut");
+    for length in [1000, bytes.len() / 2, bytes.len() - 100] {
+        std::fs::write(&cut, &bytes[..length]).expect("write a piece");
+        fails(
+            &host,
+            &format!("restore -n hello < {}", cut.display()),
+            3,
+            &[],
+        );
+    }
+    let mut flipped = bytes;
+    let middle = flipped.len() * 2 / 3;
+    flipped[middle] ^= 4;
+    std::fs::write(&cut, &flipped).expect("write it");
+    fails(
+        &host,
+        &format!("restore -n hello < {}", cut.display()),
+        3,
+        &[],
+    );
+}
+
+/// Restores in the background, kills `restore` (and nothing else) after a while, and tells whether it was in time.
+fn killed_after(host: &Podman, archive: &Path, wait: Duration) -> bool {
+    let mut child = host
+        .shell(&format!("exec restore -n hello < {}", archive.display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start restore");
+    std::thread::sleep(wait);
+    let list = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id()))
+        .unwrap_or_default();
+    let killed = list.trim().parse().is_ok_and(|pid| {
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .is_ok()
+    });
+    child.wait().expect("wait for restore");
+    killed
+}
+
+#[test]
+fn a_killed_restore_leaves_nothing() {
+    let host = Podman::new("alder");
+    let archive = archive(&host, "-v data:/data");
+    host.sh("podman volume rm data").ok();
+    let before = host.traces();
+    let start = Instant::now();
+    let whole = host.restored("-n hello", &archive);
+    let took = start.elapsed();
+    assert_eq!(whole.answer(), "1");
+    host.sh("podman rm -f -t 0 hello && podman volume rm data")
+        .ok();
+    host.assert_none_left(&before);
+    let rounds = 12;
+    let mut in_time = 0;
+    for round in 0..rounds {
+        let wait = took.mul_f64(f64::from(round) / f64::from(rounds) * 0.95);
+        let killed = killed_after(&host, &archive, wait);
+        std::thread::sleep(Duration::from_millis(100));
+        let left = Container {
+            podman: &host,
+            name: "hello".to_owned(),
+        };
+        // Killed after it had let the container go, it leaves a whole one.
+        let there = host.sh("podman container exists hello").code == 0;
+        if there && left.status() == "running" {
+            assert_eq!(left.answer(), "1");
+            host.sh("podman rm -f -t 0 hello && podman volume rm data")
+                .ok();
+        } else {
+            in_time += i32::from(killed);
+        }
+        host.assert_none_left(&before);
+    }
+    assert!(in_time > 0, "none was killed in time");
+}
