@@ -3,7 +3,6 @@
 
 use ferry_tests::{Container, LONG, Podman, State};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Answers 0 and 1 here, and 2 there.
@@ -100,30 +99,24 @@ fn a_checkpoint_under_load_can_be_restored() {
     let web = host.run("web", "web");
     assert_eq!(web.answer(), "0");
     let address = web.address();
-    let archives: Vec<_> = std::thread::scope(|scope| {
-        let done = AtomicBool::new(false);
-        let answered = AtomicUsize::new(0);
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    let line = format!(
-                        "for i in $(seq 50); do curl -s -m 5 http://{address}:8080/ || exit; done | wc -l"
-                    );
-                    let count = host.sh(&line).stdout.trim().parse().unwrap_or(0);
-                    answered.fetch_add(count, Ordering::Relaxed);
-                }
-            });
-        }
-        std::thread::sleep(Duration::from_secs(1));
-        let archives = (0..4)
-            .map(|_| {
-                std::thread::sleep(Duration::from_millis(130));
-                web.taken("--leave-running")
-            })
-            .collect();
-        done.store(true, Ordering::Relaxed);
-        archives
+    let stop = host.path("stop").display().to_string();
+    let load = [(); 2].map(|()| {
+        host.shell(&format!(
+            "until [ -e {stop} ]; do curl -s -m 5 http://{address}:8080/; done"
+        ))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("curl")
     });
+    std::thread::sleep(Duration::from_secs(1));
+    let archives = [(); 4].map(|()| {
+        std::thread::sleep(Duration::from_millis(130));
+        web.taken("--leave-running")
+    });
+    std::fs::write(&stop, "").expect("stop the load");
+    for mut child in load {
+        child.wait().expect("curl");
+    }
     let count: u64 = web.answer().parse().expect("a number");
     assert!(count > 50, "it was under load: {count}");
     let mut last = 0;
