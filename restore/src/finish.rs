@@ -38,10 +38,14 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
     if let Some(files) = &mut pour.files {
         files.resume(target)?;
     }
+    let base = match target.processes.values_mut().next() {
+        Some(any) => credentials::Base::of(&mut any.leader, pour.first_filter_is_engines)?,
+        None => credentials::Base::default(),
+    };
     for (pid, process) in &pour.processes {
         words.extend(limits::restore(target.process(*pid)?, &process.limits)?);
         each_thread(target, process, |stub, thread| {
-            credentials::restore(stub, thread, &process.credentials)
+            credentials::restore(stub, thread, &process.credentials, &base)
         })?;
     }
     for (pid, process) in &pour.processes {

@@ -14,7 +14,7 @@ use kernel::remote::Stub;
 use resources::files::{Opened, Stdio, external};
 use resources::memory::pages::{self, Filler};
 use resources::vessel::Vessel;
-use resources::{Error, Result, Target, files, memory, rootfs, tree};
+use resources::{Error, Result, Target, files, limits, memory, rootfs, tree};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -29,6 +29,8 @@ pub struct Pour {
     pub target: Target,
     /// How its threads come by their ids.
     pub numbers: tree::Numbers,
+    /// Whether the first seccomp filter of each task is the engine's own.
+    pub first_filter_is_engines: bool,
     /// Its process tree, once that has come.
     pub tree: Option<Tree>,
     /// The records of its processes.
@@ -79,6 +81,10 @@ impl Pour {
             init: None,
             target,
             numbers: tree::Numbers::default(),
+            first_filter_is_engines: container
+                .configuration
+                .as_ref()
+                .is_some_and(image::engine::Configuration::has_filter),
             tree: None,
             processes: BTreeMap::new(),
             files: None,
@@ -178,8 +184,17 @@ impl Pour {
             trees.finish()?;
         }
         self.vessel.settle()?;
-        let first = Stub::install(self.vessel.first()?, tree.stub)?;
         let is_root = !self.vessel.is_init();
+        let first = self.vessel.first()?;
+        let first = match is_root {
+            true => {
+                // Whatever it is, it will be another.
+                let mut first = Stub::overlay(first, tree.stub)?;
+                limits::widen(&mut first)?;
+                first
+            }
+            false => Stub::install(first, tree.stub)?,
+        };
         let mut grown = tree::grow(&tree, first, is_root)?;
         self.init = grown.init.take();
         self.numbers = grown.numbers;

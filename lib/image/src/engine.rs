@@ -32,6 +32,14 @@ pub struct Configuration {
     pub terminal: bool,
 }
 
+impl Configuration {
+    /// Whether the engine gave the container a seccomp filter, which then is the first one of each of its tasks.
+    pub fn has_filter(&self) -> bool {
+        let seccomp = self.spec.pointer("/linux/seccomp");
+        seccomp.is_some_and(Value::is_object)
+    }
+}
+
 /// A container image (OCI image specification), by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

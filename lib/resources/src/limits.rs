@@ -3,7 +3,7 @@
 use crate::{Error, Result, SourceProcess, TargetProcess};
 use image::limits::{Limit, Limits, Resource};
 use kernel::proc::{limits, status};
-use kernel::remote::{Call, Caller, call};
+use kernel::remote::{Call, Caller, Stub, call};
 use kernel::rlimit;
 
 /// `PR_SET_MDWE`, `PR_GET_MDWE` (include/uapi/linux/prctl.h).
@@ -79,6 +79,27 @@ pub fn dump(process: &mut SourceProcess) -> Result<Limits> {
         thp_disable,
         mdwe: u32::try_from(mdwe).unwrap_or(0), // EINVAL before Linux 6.3
     })
+}
+
+/// Takes the soft limits of the first process out of the way, as far as its hard ones go: those that an engine gives are
+/// for the program that it starts, and what is made here must not end at them. All others inherit them.
+pub fn widen(first: &mut Stub) -> Result<()> {
+    let narrow = limits::read(first.tid())?;
+    // That of the stack decides where the kernel maps things.
+    let narrow = narrow
+        .iter()
+        .filter(|limit| limit.soft != limit.hard && limit.resource != Resource::Stack as u32);
+    let (at, _) = first.scratch()?;
+    let (mut bytes, mut calls) = (Vec::new(), Vec::new());
+    for limit in narrow {
+        let hard = limit.hard.unwrap_or(rlimit::INFINITY);
+        let arguments = [0, limit.resource.into(), at + bytes.len() as u64, 0];
+        calls.push(Call::new(libc::SYS_prlimit64, &arguments));
+        bytes.extend([hard, hard].into_iter().flat_map(u64::to_ne_bytes));
+    }
+    first.put(&bytes)?;
+    first.must_all(&calls, &|_| "raise a soft limit".into())?;
+    Ok(())
 }
 
 /// Sets limits and settings, after everything that they might hinder. What this host does not allow is returned in

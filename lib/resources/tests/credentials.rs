@@ -1,12 +1,15 @@
 //! Credentials and seccomp, between two live processes.
 
 mod pair;
+mod poor;
 
 use image::credentials::{Credentials, Seccomp};
 use kernel::remote::Caller;
 use pair::{Sleeper, everybody, free_ids, must, to_source, words};
+use poor::{Poor, REFUSED, SET};
+use resources::credentials::Base;
 use resources::tree::Numbers;
-use resources::{Error, credentials, threads};
+use resources::{Error, TargetProcess, credentials, threads};
 
 fn prctl(stub: &mut kernel::remote::Stub, arguments: &[u64]) {
     let mut five = [0; 5];
@@ -111,9 +114,9 @@ fn ids_capabilities_and_filters_survive_thread_by_thread() {
     threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
     for record in taken.iter().skip(1) {
         let stub = target.threads.get_mut(&record.tid).unwrap();
-        credentials::restore(stub, record, &of_process).unwrap();
+        credentials::restore(stub, record, &of_process, &Base::default()).unwrap();
     }
-    credentials::restore(&mut target.leader, &taken[0], &of_process).unwrap();
+    credentials::restore(&mut target.leader, &taken[0], &of_process, &Base::default()).unwrap();
     let mut source = to_source(target);
     let again = credentials::dump(&mut source).unwrap();
     assert_eq!(again, of_process);
@@ -144,7 +147,7 @@ fn what_restore_may_not_give_is_refused_by_number() {
     thread.credentials = Some(record.clone());
     let third = Sleeper::new("1000");
     let mut target = third.target();
-    match credentials::restore(&mut target.leader, &thread, &record) {
+    match credentials::restore(&mut target.leader, &thread, &record, &Base::default()) {
         Err(Error::Blocked(blockers)) => assert!(blockers[0].what.contains("number 60")),
         other => panic!("{other:?}"),
     }
@@ -160,4 +163,183 @@ fn a_filter_with_a_supervisor_is_a_blocker() {
         Err(Error::Blocked(blockers)) => assert!(blockers[0].what.contains("supervisor")),
         other => panic!("{other:?}"),
     }
+}
+
+const STUB: u64 = 0x10_0000;
+
+/// Threads 50 and 60 in process 1 of an engine's container.
+fn with_threads(poor: &Poor) -> TargetProcess {
+    let mut target = poor.target(STUB);
+    let tree = image::tree::Tree {
+        root: 1,
+        processes: Vec::new(),
+        last_pid: None,
+        stub: STUB,
+    };
+    let mut numbers = Numbers::of(poor.pid, &tree).unwrap();
+    threads::create(&mut target, &[1, 50, 60], &mut numbers).unwrap();
+    numbers.finish(None).unwrap();
+    target
+}
+
+fn dump(target: TargetProcess) -> Vec<image::threads::Thread> {
+    let mut source = to_source(target);
+    let of_process = credentials::dump(&mut source).unwrap();
+    source.threads[0].guest.rest().unwrap();
+    let inside = everybody(&source);
+    let mut taken = threads::dump(&mut source, &inside, &of_process).unwrap();
+    for thread in &mut taken {
+        thread.credentials.get_or_insert(of_process.clone());
+    }
+    taken
+}
+
+/// Gives the threads what they had, in another such process.
+fn give(
+    poor: &Poor,
+    taken: &[image::threads::Thread],
+    first_is_engines: bool,
+) -> resources::Result<TargetProcess> {
+    let mut target = with_threads(poor);
+    let base = Base::of(&mut target.leader, first_is_engines)?;
+    let nobody = taken[0].credentials.clone().unwrap();
+    let leader = std::iter::once(&mut target.leader);
+    for (record, stub) in taken.iter().zip(leader.chain(target.threads.values_mut())) {
+        credentials::restore(stub, record, &nobody, &base)?;
+    }
+    Ok(target)
+}
+
+fn credentials_of(taken: &[image::threads::Thread]) -> Vec<&Credentials> {
+    taken
+        .iter()
+        .map(|t| t.credentials.as_ref().unwrap())
+        .collect()
+}
+
+/// What a call gives that is made with the task's filters in force.
+fn filtered(stub: &mut kernel::remote::Stub, nr: i64) -> i64 {
+    use kernel::ptrace::options::{EXITKILL, SYSGOOD};
+    stub.task()
+        .unwrap()
+        .set_options(SYSGOOD | EXITKILL)
+        .unwrap();
+    stub.call(kernel::remote::Call::new(nr, &[0, 0, 0, 0, 0]))
+        .unwrap()
+}
+
+#[test]
+fn in_an_engines_container_threads_become_what_they_were_and_its_filter_stays() {
+    let first = Poor::of_root();
+    let mut target = with_threads(&first);
+    let [one, other] = [50, 60].map(|id| target.threads.remove(&id).unwrap());
+    let (mut one, mut other) = (one, other);
+    let groups = words(&mut one, &[7 | 8 << 32]);
+    must(&mut one, libc::SYS_setgroups, &[2, groups]);
+    prctl(&mut one, &[libc::PR_SET_NO_NEW_PRIVS as u64, 1]);
+    filter(&mut one, libc::SYS_swapon as u32, 0x0005_0000 | 42, 0);
+    must(&mut one, libc::SYS_setresgid, &[33, 33, 33]);
+    must(&mut one, libc::SYS_setresuid, &[33, 33, 33]);
+    prctl(&mut other, &[libc::PR_SET_KEEPCAPS as u64, 1]);
+    prctl(&mut other, &[libc::PR_CAPBSET_DROP as u64, 13]);
+    must(&mut other, libc::SYS_setresuid, &[0, 44, 44]);
+    target.threads.extend([(50, one), (60, other)]);
+    let taken = dump(target);
+    assert_eq!(credentials_of(&taken)[0].capabilities.permitted, SET);
+    assert_eq!(credentials_of(&taken)[1].capabilities.permitted, 0);
+    assert_eq!(credentials_of(&taken)[2].securebits, 1 << 4);
+    drop(first);
+
+    let second = Poor::of_root();
+    let target = give(&second, &taken, true).unwrap();
+    let again = dump(target);
+    assert_eq!(credentials_of(&again), credentials_of(&taken));
+    drop(second);
+
+    let third = Poor::of_root();
+    let mut target = give(&third, &taken, true).unwrap();
+    let one = target.threads.get_mut(&50).unwrap();
+    let add_key = kernel::remote::Call::new(REFUSED.0, &[0, 0, 0, 0, 0]);
+    let own = one.call(add_key).unwrap();
+    assert_ne!(own, -i64::from(REFUSED.1), "not in force while traced so");
+    assert_eq!(filtered(one, REFUSED.0), -i64::from(REFUSED.1));
+    assert_eq!(filtered(one, libc::SYS_swapon), -42);
+    assert_eq!(
+        filtered(&mut target.leader, REFUSED.0),
+        -i64::from(REFUSED.1)
+    );
+    assert_ne!(filtered(&mut target.leader, libc::SYS_swapon), -42);
+}
+
+#[test]
+fn a_user_with_no_capability_becomes_itself_and_nobody_else() {
+    let first = Poor::of_nobody();
+    let taken = dump(with_threads(&first));
+    let own = credentials_of(&taken)[0];
+    assert_eq!((own.uid.saved, own.capabilities.effective), (1000, 0));
+    drop(first);
+    let second = Poor::of_nobody();
+    let again = dump(give(&second, &taken, true).unwrap());
+    assert_eq!(credentials_of(&again), credentials_of(&taken));
+    drop(second);
+
+    let root = Poor::of_root();
+    let mut as_root = dump(with_threads(&root));
+    drop(root);
+    for thread in &mut as_root {
+        thread.credentials.as_mut().unwrap().capabilities = own.capabilities;
+    }
+    let third = Poor::of_nobody();
+    let error = give(&third, &as_root, true).unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+    let said = error.to_string();
+    let whose = format!("process {}, credentials: becoming group 0", third.pid);
+    assert!(said.contains(&whose), "{said}");
+    assert!(
+        said.contains("CAP_SETUID") && said.contains("--cap-add"),
+        "{said}"
+    );
+}
+
+#[test]
+fn another_engines_filter_is_not_brought_along_and_the_programs_own_are() {
+    let first = Poor::of_root();
+    let mut target = with_threads(&first);
+    prctl(&mut target.leader, &[libc::PR_SET_NO_NEW_PRIVS as u64, 1]);
+    filter(
+        &mut target.leader,
+        libc::SYS_swapon as u32,
+        0x0005_0000 | 42,
+        0,
+    );
+    let mut taken = dump(target);
+    drop(first);
+    let Seccomp::Filter { filters } = &mut taken[0].credentials.as_mut().unwrap().seccomp else {
+        panic!("no filters");
+    };
+    assert_eq!(filters.len(), 2);
+    // As if that engine refused another call, with another error.
+    let call = (libc::SYS_swapoff as u32).to_ne_bytes();
+    filters[0].program.0[12..16].copy_from_slice(&call);
+
+    for (first_is_engines, count) in [(true, "2"), (false, "3")] {
+        let second = Poor::of_root();
+        let mut target = give(&second, &taken, first_is_engines).unwrap();
+        assert_eq!(pair::line(second.pid, "Seccomp_filters"), count);
+        let leader = &mut target.leader;
+        assert_eq!(filtered(leader, libc::SYS_swapon), -42);
+        assert_eq!(filtered(leader, REFUSED.0), -i64::from(REFUSED.1));
+        let refused = filtered(leader, libc::SYS_swapoff) == -i64::from(REFUSED.1);
+        assert_eq!(refused, !first_is_engines);
+    }
+
+    for thread in &mut taken {
+        thread.credentials.as_mut().unwrap().no_new_privs = false;
+    }
+    let third = Poor::of_root();
+    let said = give(&third, &taken, true).unwrap_err().to_string();
+    assert!(
+        said.contains("1 seccomp filters") && said.contains("SYS_ADMIN"),
+        "{said}"
+    );
 }

@@ -1,6 +1,7 @@
 //! Limits and process-wide settings, between two live processes.
 
 mod pair;
+mod poor;
 
 use image::limits::Resource;
 use pair::{Sleeper, must, to_source, words};
@@ -75,4 +76,32 @@ fn a_limit_that_cannot_be_raised_is_reported_and_one_that_holds_is_not() {
     assert_eq!(words.len(), usize::from(!can), "{words:?}");
     let now = kernel::proc::limits::read(target.pid).unwrap();
     assert_eq!(now[7].soft, Some(64));
+}
+
+#[test]
+fn limits_of_a_user_with_no_capability_are_widened_and_come_back() {
+    let first = poor::Poor::of_nobody();
+    let mut target = first.target(0x10_0000);
+    for (resource, soft, hard) in [(7, 100, 1000), (1, 4096, 8192), (8, 65536, 65536)] {
+        let at = words(&mut target.leader, &[soft, hard]);
+        must(
+            &mut target.leader,
+            libc::SYS_prlimit64,
+            &[0, resource, at, 0],
+        );
+    }
+    let taken = limits::dump(&mut to_source(target)).unwrap();
+    drop(first);
+    let second = poor::Poor::of_nobody();
+    let mut target = second.target(0x10_0000);
+    let at = words(&mut target.leader, &[10, 2000]);
+    must(&mut target.leader, libc::SYS_prlimit64, &[0, 7, at, 0]);
+    limits::widen(&mut target.leader).unwrap();
+    let widened = kernel::proc::limits::read(second.pid).unwrap();
+    assert_eq!((widened[7].soft, widened[7].hard), (Some(2000), Some(2000)));
+    assert_eq!(widened[3].soft.is_some(), taken.resources[3].soft.is_some());
+    let words = limits::restore(&mut target, &taken).unwrap();
+    assert!(words.is_empty(), "{words:?}");
+    let again = limits::dump(&mut to_source(target)).unwrap();
+    assert_eq!(again, taken);
 }

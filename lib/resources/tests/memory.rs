@@ -1,5 +1,7 @@
 //! Whole address spaces: taken from a live program, built again in another process, which then goes on.
 
+mod poor;
+
 use image::format::Space as Owner;
 use image::header::Header;
 use image::ids::SpaceId;
@@ -10,8 +12,9 @@ use kernel::pidfd::PidFd;
 use kernel::proc::Proc;
 use kernel::ptrace::{self, Event, Stopped};
 use kernel::remote::{Gates, Guest, Stub};
+use poor::Poor;
 use resources::memory::{self, Filler, Inodes};
-use resources::{SourceProcess, SourceThread, Target, TargetProcess};
+use resources::{SourceProcess, SourceThread, Target};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
@@ -181,23 +184,20 @@ fn vessel(stub: u64) -> (Own, Target) {
         != "sleep"
     {}
     std::thread::sleep(Duration::from_millis(30));
-    let pid = own.pid();
-    let process = TargetProcess {
-        pid,
-        inside: pid,
-        proc: Proc::process(pid),
-        pidfd: PidFd::open(pid).unwrap(),
-        leader: Stub::install(own.stop(), stub).unwrap(),
-        threads: BTreeMap::new(),
-    };
-    let target = Target {
+    let leader = Stub::install(own.stop(), stub).unwrap();
+    let target = to_be(own.pid(), leader);
+    (own, target)
+}
+
+fn to_be(pid: i32, leader: Stub) -> Target {
+    let process = poor::target(pid, leader);
+    Target {
         processes: BTreeMap::from([(pid, process)]),
         files: HashMap::new(),
         objects: HashMap::new(),
         addresses: Default::default(),
         root_pid: pid,
-    };
-    (own, target)
+    }
 }
 
 fn pour(target: &mut Target, image: &[u8]) -> resources::Result<()> {
@@ -278,8 +278,12 @@ fn python(dir: &Path, more: &[&str]) -> Own {
 }
 
 fn goes_on(mut own: Own, dir: &Path) {
+    ended_well(|| own.ends(), dir);
+}
+
+fn ended_well(end: impl FnOnce() -> ExitStatus, dir: &Path) {
     std::fs::write(dir.join("go"), "").unwrap();
-    let status = own.ends();
+    let status = end();
     let wrong = std::fs::read_to_string(dir.join("wrong")).unwrap_or_default();
     assert_eq!(
         (status.code(), status.signal(), &*wrong),
@@ -306,6 +310,69 @@ fn a_program_goes_on_with_areas_of_every_kind_and_reads_the_same_in_proc() {
     assert_eq!(shown, taken.shown);
     release(target, &taken.thread);
     goes_on(own, dir.path());
+}
+
+#[test]
+fn a_program_goes_on_in_a_process_that_may_not_say_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = take(&mut python(dir.path(), &[]));
+    let mut poor = Poor::of_root();
+    let leader = Stub::overlay(poor.stop(), taken.stub).unwrap();
+    let mut target = to_be(poor.pid, leader);
+    pour(&mut target, &taken.image).unwrap();
+    let shown = Shown::of(poor.pid, Some(taken.stub));
+    same_lines(&shown.smaps, &taken.shown.smaps);
+    assert_eq!(shown, taken.shown);
+    release(target, &taken.thread);
+    ended_well(|| poor.ends(), dir.path());
+}
+
+/// A program called `name`, that sleeps.
+fn sleeper(name: &Path) -> Own {
+    std::fs::copy("/bin/sleep", name).unwrap();
+    let mut command = Command::new("setarch");
+    let own = Own::start(command.arg("-R").arg(name).arg("1000"));
+    let sleeps = |text: String| text.starts_with("230 ");
+    while !Proc::process(own.pid()).text("syscall").is_ok_and(sleeps) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    own
+}
+
+#[test]
+fn an_executable_is_what_it_was_also_where_it_was_deleted_or_has_two_names() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let name = dir.path().join("name");
+    let other = dir.path().join("other");
+    for deleted in [false, true] {
+        let mut own = sleeper(&name);
+        if deleted {
+            std::fs::remove_file(&name).unwrap();
+        } else {
+            std::fs::hard_link(&name, &other).unwrap();
+            // Not to be read, as some programs are.
+            std::fs::set_permissions(&name, PermissionsExt::from_mode(0o711)).unwrap();
+        }
+        let taken = take(&mut own);
+        for poor in [None, Some(Poor::of_root()), Some(Poor::of_nobody())] {
+            let (_own, mut target) = match &poor {
+                None => {
+                    let (own, target) = vessel(taken.stub);
+                    (Some(own), target)
+                }
+                Some(poor) => {
+                    let leader = Stub::overlay(poor.stop(), taken.stub).unwrap();
+                    (None, to_be(poor.pid, leader))
+                }
+            };
+            pour(&mut target, &taken.image).unwrap();
+            let shown = Shown::of(target.root_pid, Some(taken.stub));
+            assert_eq!(shown, taken.shown, "{deleted} {}", poor.is_some());
+            assert_eq!(name.exists(), !deleted);
+        }
+    }
 }
 
 #[test]

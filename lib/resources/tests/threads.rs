@@ -5,6 +5,7 @@ mod pair;
 use image::threads::Thread;
 use kernel::remote::Caller;
 use pair::{Sleeper, everybody, free_ids, must, to_source, words};
+use resources::credentials::Base;
 use resources::tree::Numbers;
 use resources::{SourceProcess, credentials, threads};
 use std::time::{Duration, Instant};
@@ -72,7 +73,7 @@ fn what_the_kernel_keeps_for_a_thread_survives() {
             .unwrap_or(&mut target.leader);
         let words = threads::restore(stub, record).unwrap();
         assert!(words.is_empty(), "{words:?}");
-        credentials::restore(stub, record, &of_process).unwrap();
+        credentials::restore(stub, record, &of_process, &Base::default()).unwrap();
     }
     let mut again = dump(&mut to_source(target));
     again[0].tid = taken[0].tid;

@@ -1,16 +1,14 @@
 //! The mm fields, by `PR_SET_MM_MAP` (prctl(2)): one call that needs no privilege but for the executable.
 
-use super::mapped::{self, Files, Sight};
+use super::executable;
+use super::mapped::{Files, Sight};
 use super::shared::Inodes;
-use crate::{Error, Result, SourceProcess, Target};
+use crate::{Result, SourceProcess, Target};
 use image::ids::Pid;
-use image::memory::{Executable, Fields, Space};
-use kernel::open::Root;
+use image::memory::{Fields, Space};
 use kernel::proc::{maps, stat};
 use kernel::remote::{Call, Caller, Plant, plant};
-use nix::sys::stat::fstat;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::AsFd;
 
 /// Takes them; fields of `/proc/PID/stat` by their numbers in proc_pid_stat(5).
 pub(super) fn dump(
@@ -35,7 +33,7 @@ pub(super) fn dump(
         env_start: field(50),
         env_end: field(51),
         auxv: process.proc.bytes("auxv")?.into(),
-        exe: executable(process, sight, files, inodes)?,
+        exe: executable::dump(process, sight, files, inodes)?,
     })
 }
 
@@ -51,48 +49,12 @@ fn brk(process: &mut SourceProcess, shown: &[maps::Area], start: u64) -> Result<
     }
 }
 
-fn executable(
-    process: &SourceProcess,
-    sight: &Sight,
-    files: &mut Files,
-    inodes: &mut Inodes,
-) -> Result<Option<Executable>> {
-    let link = process.proc.path("exe");
-    let name = match std::fs::read_link(&link) {
-        Ok(name) => name,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(kernel::Error::io(format!("readlink {}", link.display()), &e).into()),
-    };
-    let fd: OwnedFd = std::fs::File::open(&link)
-        .map_err(|e| kernel::Error::io(format!("open {}", link.display()), &e))?
-        .into();
-    let behind = fstat(&fd).map_err(|e| super::call("stat of an executable", e))?;
-    let path = sight.inside(name.as_os_str().as_bytes());
-    Ok(Some(if sight.leads_to(&path, &behind) {
-        Executable::File {
-            file: files.place(path, &behind, sight)?,
-        }
-    } else {
-        Executable::Shared {
-            id: inodes.take(fd)?,
-        }
-    }))
-}
-
 /// Sets them. After [`super::clear`], while no file is mapped: the kernel lets go of an executable only when nothing of
 /// it is mapped any more (kernel/sys.c, `replace_mm_exe_file`).
 pub fn restore(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
-    let exe = space
-        .fields
-        .exe
-        .map(|exe| open(target, space, exe))
-        .transpose()?;
+    let exe = executable::missing(target, inside, space)?;
     let process = target.process(inside)?;
-    let number = process
-        .proc
-        .numbers("fd")?
-        .last()
-        .map_or(0, |last| last + 1);
+    let number = executable::spare(process)?;
     if let Some(fd) = &exe {
         let plants = [Plant {
             fd: fd.as_fd(),
@@ -110,36 +72,15 @@ pub fn restore(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
     task.write(at + MAP_LEN, auxv)?;
     let (option, field) = (libc::PR_SET_MM as u64, libc::PR_SET_MM_MAP as u64);
     let set = Call::new(libc::SYS_prctl, &[option, field, at, MAP_LEN, 0]);
-    let what = match space.fields.exe {
-        Some(Executable::File { file }) => space.files.get(file as usize).map(|f| &f.path),
-        _ => None,
+    let what = match &exe {
+        Some(_) => format!(" and the executable{}", executable::what(space)),
+        None => String::new(),
     };
-    let what = what.map_or(String::new(), |path| format!(" and the executable {path}"));
     task.must(&format!("set the fields of the address space{what}"), set)?;
     if exe.is_some() {
         task.must("close", Call::new(libc::SYS_close, &[number as u64]))?;
     }
     Ok(())
-}
-
-fn open(target: &Target, space: &Space, exe: Executable) -> Result<OwnedFd> {
-    match exe {
-        Executable::File { file } => {
-            let file = space.files.get(file as usize).ok_or_else(|| {
-                Error::Refused(format!("the executable, file {file}, is not in the image"))
-            })?;
-            mapped::open(&Root::of(target.root_pid)?, file, false, false)
-        }
-        Executable::Shared { id } => {
-            let fd = target.objects.get(&id).ok_or_else(|| {
-                Error::Refused(format!(
-                    "the executable, inode {}, is not in the image",
-                    id.0
-                ))
-            })?;
-            Ok(kernel::descriptor::reopen(fd.as_fd(), libc::O_RDONLY)?)
-        }
-    }
 }
 
 /// `sizeof(struct prctl_mm_map)` (include/uapi/linux/prctl.h).

@@ -14,6 +14,7 @@ use kernel::remote::STUB_LEN;
 use std::ops::Range;
 
 pub mod areas;
+mod executable;
 pub mod fields;
 mod huge;
 pub mod mapped;

@@ -24,13 +24,15 @@ pub(super) fn dump(pid: kernel::Pid, shown: &[maps::Area]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Takes away all memory the process has from before but the stub, and puts the kernel's pages to their places.
+/// Makes the process what it is to be ([`super::executable`]), takes away all memory it has from before but the stub, and
+/// puts the kernel's pages to their places.
 pub fn clear(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
     space.check().map_err(|what| {
         Error::Refused(format!(
             "the memory of process {inside} is not right: {what}"
         ))
     })?;
+    super::executable::execute(target, inside, space)?;
     let process = target.process(inside)?;
     threads::unregister_rseq(&mut process.leader)?;
     let shown = maps::read(process.pid)?;

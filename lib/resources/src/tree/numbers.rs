@@ -1,17 +1,14 @@
 //! How tasks come by the ids they had. A task with the privilege has its child's id chosen (`set_tid`, clone3(2)); in a
 //! container of an engine no task has it, and the id is counted up to by a process of ours in the same pid namespace.
 
-use crate::{Error, Result};
+use crate::{Error, Result, credentials};
 use image::ids::Pid;
 use image::tree::{State, Tree};
 use kernel::last_pid::LastPid;
-use kernel::proc::status;
 use kernel::remote::{Caller, Stub, call};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// `CAP_SYS_ADMIN` and `CAP_CHECKPOINT_RESTORE`: either lets a task choose (kernel/pid.c, `alloc_pid`).
-const CHOOSE: u64 = 1 << 21 | 1 << 40;
 /// The highest id for our own process there; less where the kernel counts less far.
 const HIGHEST: Pid = 32_000;
 /// How long an id may stay taken by a task that has just ended and waits to be reaped.
@@ -48,7 +45,7 @@ pub(crate) enum Born {
 impl Numbers {
     /// The way in the container of process `first`, in which this tree will grow.
     pub fn of(first: kernel::Pid, tree: &Tree) -> Result<Self> {
-        if status::read(first)?.mask("CapEff")? & CHOOSE != 0 {
+        if credentials::may_restore(first)? {
             return Ok(Numbers::Chosen);
         }
         let used = used(tree);

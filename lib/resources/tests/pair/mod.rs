@@ -100,7 +100,8 @@ impl Drop for Sleeper {
     }
 }
 
-fn source(pid: kernel::Pid, tasks: Vec<Stopped>) -> SourceProcess {
+/// A process to be taken, by its tasks.
+pub fn source(pid: kernel::Pid, tasks: Vec<Stopped>) -> SourceProcess {
     let gates = Gates::find(pid).unwrap();
     let threads = tasks.into_iter().map(|task| SourceThread {
         tid: task.tid(),

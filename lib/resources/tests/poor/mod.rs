@@ -8,7 +8,7 @@ use kernel::ptrace::{self, Event, Stopped, options};
 use kernel::remote::Stub;
 use resources::TargetProcess;
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// What podman leaves a container (00000000a80425fb), as setpriv(1) is told.
@@ -85,6 +85,19 @@ impl Poor {
                 .unwrap_or(0);
         }
         poor
+    }
+
+    /// Its exit status, once it has ended.
+    pub fn ends(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            // unshare(1) ends as it does.
+            if let Some(status) = self.unshare.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it hangs");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Stopped as an engine's is, with its filter not in force.
