@@ -10,8 +10,18 @@
     checkpoint web | pack | ssh host 'unpack | restore'"
 )]
 pub struct Options {
-    /// Which container: NAME, native:NAME, or pid:N for the process tree below process N
+    /// Which container: NAME, in every engine that is here; podman:NAME, docker:NAME, runc:ID, crun:ID, native:NAME; or pid:N
+    /// for the process tree below process N
+    #[arg(
+        required_unless_present = "latest",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub target: String,
+
+    /// The container that podman made last, instead of a name
+    #[arg(short, long, conflicts_with = "target")]
+    pub latest: bool,
 
     /// Let the container run on afterwards instead of stopping it
     #[arg(short = 'R', long, group = "afterwards")]
@@ -32,6 +42,10 @@ pub struct Options {
     /// Put the whole root file system into the image, where it is not the host's own, with the layers of a container image
     #[arg(long)]
     pub with_image: bool,
+
+    /// Take file locks too; they always are, and the option is there for those who know it from podman
+    #[arg(long)]
+    pub file_locks: bool,
 
     /// Leave out what the container has changed in its root file system, on top of its image
     #[arg(long)]

@@ -18,7 +18,10 @@ use tool::{Common, Exit, Failure, Progress, Stats};
 /// Takes the container, or ends a hand-over.
 pub fn run(options: Options) -> anyhow::Result<Exit> {
     let mut clock = Clock::new(&options.common);
-    let found = clock.phase(Phase::Resolve, || target::find(&options.target))?;
+    let found = clock.phase(Phase::Resolve, || match options.latest {
+        true => target::latest(),
+        false => target::find(&options.target),
+    })?;
     if options.thaw {
         hand_over::thaw(&found).map_err(failure)?;
         return Ok(Exit::Done);

@@ -92,6 +92,12 @@ pub fn find(target: &str) -> Result<Found> {
     }
 }
 
+/// The container that podman has made last.
+pub fn latest() -> Result<Found> {
+    let id = engine::podman::latest().map_err(failure)?;
+    find(&format!("{}:{id}", Engine::Podman))
+}
+
 /// A bare name is looked up in every engine.
 fn anywhere(name: &str) -> Result<Found> {
     let mut found = Vec::new();

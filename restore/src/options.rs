@@ -57,6 +57,10 @@ pub struct Options {
     #[arg(long, value_enum)]
     pub volumes: Option<Volumes>,
 
+    /// Give file locks back; they always are, and the option is there for those who know it from podman
+    #[arg(long)]
+    pub file_locks: bool,
+
     /// Its root file system, instead of the one it had
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<PathBuf>,

@@ -64,6 +64,16 @@ pub fn find(name: &str) -> Result<Option<Owned>> {
     }))
 }
 
+/// The id of the container that was made last.
+pub fn latest() -> Result<String> {
+    let printed = ask(PROGRAM, &["ps", "--latest", "--quiet", "--no-trunc"])?;
+    let id = String::from_utf8_lossy(&printed).trim().to_string();
+    if id.is_empty() {
+        return Err(Error::Name("podman has no container here".into()));
+    }
+    Ok(id)
+}
+
 /// How podman ends a container at once.
 pub fn stop(id: &str) -> Command {
     let mut command = Command::new(PROGRAM);
