@@ -3,11 +3,12 @@
 use crate::order::failure;
 use anyhow::{Result, anyhow};
 use image::container::Engine;
+use image::engine::Configuration;
 use kernel::namespaces::{Kind, identity, own};
 use kernel::proc::{family, stat, status};
 use resources::container::{Files, Subject};
 use resources::engine::{self, Owned};
-use resources::vessel::registry;
+use resources::vessel::{kept, registry};
 use std::path::PathBuf;
 use tool::{Exit, Failure};
 
@@ -28,6 +29,8 @@ pub struct Found {
     pub depth: usize,
     /// The engine's container it is; none of ours, and of no process tree.
     pub owned: Option<Owned>,
+    /// Of a native container that was an engine's once: what that needs to make it again.
+    pub configuration: Option<Configuration>,
 }
 
 impl Found {
@@ -38,7 +41,9 @@ impl Found {
             root: self.root,
             name: &self.name,
             engine: owned.map_or(Engine::Native, |owned| owned.engine),
-            configuration: owned.map(|owned| &owned.configuration),
+            configuration: owned
+                .map(|owned| &owned.configuration)
+                .or(self.configuration.as_ref()),
             files,
         }
     }
@@ -144,7 +149,9 @@ fn native(name: &str) -> Result<Found> {
         ))
     })?;
     let init = entry.first.filter(|_| entry.init).map(|first| first.pid);
+    let kept = entry.directory.as_deref().map(kept::configuration);
     Ok(Found {
+        configuration: kept.transpose().map_err(failure)?.flatten(),
         name: entry.name,
         id: entry.id,
         init,
@@ -173,6 +180,7 @@ fn of_root(root: kernel::Pid, whole_namespace: bool) -> Result<Found> {
         },
         init: None,
         owned: None,
+        configuration: None,
         depth: numbers.len(),
     })
 }

@@ -51,7 +51,7 @@ pub fn dump(subject: &Subject) -> Result<Container> {
         root: pid::inside(root)?,
         namespaces: namespaces::dump(root, mounts)?,
         rootfs,
-        cgroups: cgroups::dump(root)?,
+        cgroups: cgroups::dump(root, subject.configuration)?,
         addresses: network::addresses(root)?,
     })
 }

@@ -107,6 +107,8 @@ fn main() {
 
 /// An empty `/run` and `/var/lib`, so that neither meets those of the machine.
 fn prepare() {
+    // An engine may have mounted it, and would show through.
+    let _ = nix::mount::umount2(NETNS, nix::mount::MntFlags::MNT_DETACH);
     for dir in ["/run", "/var/lib"] {
         let done = Command::new("mount")
             .args(["-t", "tmpfs", "none", dir])

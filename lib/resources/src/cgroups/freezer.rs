@@ -73,7 +73,7 @@ impl Freezer {
 
     /// The group a process is in.
     fn group_of(&self, pid: Pid) -> Result<PathBuf> {
-        let memberships = super::parse(&Proc::process(pid).bytes("cgroup")?).memberships;
+        let memberships = super::parse(&Proc::process(pid).bytes("cgroup")?);
         let one = memberships.iter().find(|m| match self.version {
             1 => m.controllers.split(',').any(|c| c == "freezer"),
             _ => m.controllers.is_empty(),

@@ -1,32 +1,112 @@
-//! A cgroup of its own for each native container, in the unified hierarchy, where there is one and it is writable:
-//! process 1 is born into it at no cost, and `cat`, `cgroup.kill` and `cgroup.freeze` find the whole container there.
+//! Cgroups of its own for each native container. In the unified hierarchy, where that counts or limits anything: process 1
+//! is born into it at no cost, and `cat`, `cgroup.kill` and `cgroup.freeze` find the whole container there. In those of
+//! version 1 where the container was in groups of its own: to be limited as it was, and to see them as it did.
 
+use crate::cgroups;
+use image::cgroups::{Cgroups, Limits};
 use kernel::proc::mountinfo;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Where the cgroup of a container goes, on a host whose unified hierarchy counts and limits anything. One that only
-/// carries names, beside version 1, is left alone.
-pub(super) fn place(name: &str) -> Option<PathBuf> {
-    let mounts = mountinfo::read_own().ok()?;
-    let unified = mounts.iter().rev().find(|m| m.fstype == "cgroup2")?;
-    let top = PathBuf::from(String::from_utf8(unified.mountpoint.clone()).ok()?);
-    let controllers = fs::read_to_string(top.join("cgroup.controllers")).ok()?;
-    let useful = controllers
-        .split_whitespace()
-        .any(|c| c == "pids" || c == "memory");
-    useful.then(|| top.join("ferry").join(name))
+/// Where the groups of a container go: at most one in each hierarchy.
+pub(super) fn places(name: &str, record: &Cgroups) -> Vec<PathBuf> {
+    let own = record.memberships.iter().any(|m| m.own);
+    let mounts = mountinfo::read_own().unwrap_or_default();
+    let mut seen = Vec::new();
+    let mut found = Vec::new();
+    for mount in mounts.iter().rev() {
+        let unified = mount.fstype == "cgroup2";
+        if !(unified || mount.fstype == "cgroup") || seen.contains(&mount.device) {
+            continue;
+        }
+        seen.push(mount.device.clone());
+        let top = PathBuf::from(OsStr::from_bytes(&mount.mountpoint));
+        // A unified hierarchy that only carries names, beside version 1, is otherwise left alone.
+        if own || (unified && is_useful(&top)) {
+            found.push(top.join(ALL).join(name));
+        }
+    }
+    found
 }
 
-/// Makes it; `None` where this host does not let us.
-pub(super) fn make(path: &Path) -> Option<OwnedFd> {
-    fs::create_dir_all(path).ok()?;
-    let dir = fs::File::open(path);
-    if dir.is_err() {
-        remove(path);
+/// The directory of all our groups.
+const ALL: &str = "ferry";
+
+fn is_useful(top: &Path) -> bool {
+    let controllers = fs::read_to_string(top.join("cgroup.controllers"));
+    let controllers = controllers.unwrap_or_default();
+    let mut all = controllers.split_whitespace();
+    all.any(|c| c == "pids" || c == "memory")
+}
+
+/// Makes the groups, those of them that this host lets us make, with the limits that it can set. Gives the unified one, and
+/// remarks.
+pub(super) fn make(groups: &mut Vec<PathBuf>, limits: &Limits) -> (Option<OwnedFd>, Vec<String>) {
+    groups.retain(|group| {
+        let _ = fs::remove_dir(group); // a leftover, with limits of another
+        let made = fs::create_dir_all(group);
+        if made.is_err() {
+            remove(group);
+        }
+        made.is_ok()
+    });
+    let unified = groups
+        .iter()
+        .find(|group| group.join("cgroup.type").exists());
+    for group in groups.iter() {
+        prepare(group, limits);
     }
-    dir.ok().map(OwnedFd::from)
+    let remarks = cgroups::write(groups, limits);
+    let unified = unified.and_then(|group| fs::File::open(group).ok());
+    (unified.map(OwnedFd::from), remarks)
+}
+
+/// What a group needs before it can have tasks or limits: in version 1 a copy of its parent's CPUs and memory nodes, in
+/// version 2 the controllers.
+fn prepare(group: &Path, limits: &Limits) {
+    let Some(above) = group.parent() else {
+        return;
+    };
+    for place in [above, group] {
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let empty = fs::read_to_string(place.join(file)).is_ok_and(|t| t.trim().is_empty());
+            let parents = place.parent().map(|p| fs::read(p.join(file)));
+            if let (true, Some(Ok(parents))) = (empty, parents) {
+                // Version 2 has no need of it, and it does no harm there.
+                let _ = fs::write(place.join(file), parents);
+            }
+        }
+    }
+    if *limits == Limits::default() || !group.join("cgroup.controllers").exists() {
+        return;
+    }
+    for place in [above.parent(), Some(above)].into_iter().flatten() {
+        for controller in ["cpuset", "memory", "pids", "cpu", "io"] {
+            // One that is not there shows when its limits are written.
+            let _ = fs::write(
+                place.join("cgroup.subtree_control"),
+                format!("+{controller}"),
+            );
+        }
+    }
+}
+
+/// The calling process enters the groups of version 1; in the unified one it was born. Gives remarks.
+pub(super) fn enter(groups: &[PathBuf]) -> Vec<String> {
+    let old = groups
+        .iter()
+        .filter(|group| !group.join("cgroup.type").exists());
+    old.filter_map(|group| {
+        let why = fs::write(group.join("cgroup.procs"), "0").err()?;
+        Some(format!(
+            "it is not in the cgroup {}: {why}",
+            group.display()
+        ))
+    })
+    .collect()
 }
 
 /// Removes it, and the directory of all where it was the last.
@@ -40,7 +120,7 @@ pub(super) fn remove(path: &Path) {
             _ => break,
         }
     }
-    if let Some(top) = path.parent().filter(|top| top.ends_with("ferry")) {
+    if let Some(top) = path.parent().filter(|top| top.ends_with(ALL)) {
         let _ = fs::remove_dir(top);
     }
 }
@@ -58,7 +138,10 @@ mod tests {
         let path = top
             .join(format!("test-{}", std::process::id()))
             .join("ferry/a");
-        let held = make(&path).unwrap();
+        let mut groups = vec![path.clone()];
+        let (held, remarks) = make(&mut groups, &Limits::default());
+        assert_eq!((groups.len(), remarks.len()), (1, 0));
+        let held = held.unwrap();
         let script = "echo 0 > $0/cgroup.procs; exec sleep 0.05";
         let mut child = Command::new("sh")
             .args(["-c", script])

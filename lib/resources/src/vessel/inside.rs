@@ -1,11 +1,12 @@
 //! The new process, inside its new namespaces: sets them up, says so, and waits to be filled. Runs in a copy of
 //! `restore`'s memory; nothing of it returns.
 
+use super::cgroup;
 use super::plan::Plan;
 use super::stdio;
 use crate::namespaces::{ipc, mount, uts};
 use crate::{Error, Result};
-use kernel::namespaces::{keep_only, leave};
+use kernel::namespaces::{Kind, keep_only, leave};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -94,7 +95,11 @@ fn set_up(plan: &Plan) -> Result<Vec<String>> {
     if let Some(record) = &plan.ipc {
         ipc::restore(record)?;
     }
-    let mut remarks = Vec::new();
+    let mut remarks = cgroup::enter(&plan.groups);
+    if plan.kinds.contains(&Kind::Cgroup) {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
+            .map_err(|e| kernel::Error::errno("make a cgroup namespace", e as i32))?;
+    }
     if plan.layers.is_none() {
         remarks.extend(mounts(plan)?);
     }

@@ -132,7 +132,7 @@ pub(super) fn clean(lock: &Lock, entry: &Entry) {
         let _ = umount2(&bound, MntFlags::MNT_DETACH);
         let _ = fs::remove_file(&bound);
     }
-    if let Some(cgroup) = &entry.cgroup {
+    for cgroup in &entry.cgroups {
         super::cgroup::remove(cgroup);
     }
     if let Some(directory) = &entry.directory

@@ -11,6 +11,7 @@ use crate::namespaces::mount::{self, Base};
 use crate::namespaces::network;
 use crate::namespaces::time::{self, Clocks};
 use crate::{Error, Result};
+use image::cgroups::Limits;
 use image::container::{Container, Engine};
 use kernel::arch::Registers;
 use kernel::namespaces::{Birth, Forked, Kind, fork};
@@ -96,7 +97,7 @@ pub fn make(container: &Container, options: &Options) -> Result<Native> {
     } else {
         None
     };
-    let mut vessel = making.launch(plan)?;
+    let mut vessel = making.launch(plan, &container.cgroups.limits)?;
     vessel.connect(place.as_ref())?;
     vessel.stop()?;
     if let Some(place) = &place {
@@ -153,7 +154,7 @@ impl Making {
             link: None,
             netns,
             netns_dir: netns && !Path::new(NETNS).exists(),
-            cgroup: cgroup::place(&plan.name),
+            cgroups: plan.groups.clone(),
             directory: (!plan.kept.is_empty()).then(|| Path::new(mount::KEPT).join(&plan.name)),
             archive: archive.to_string(),
             created: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs()),
@@ -181,16 +182,20 @@ impl Making {
     }
 
     /// Forks the first process.
-    fn launch(mut self, plan: Plan) -> Result<Native> {
-        let path = self.entry.as_ref().and_then(|entry| entry.cgroup.as_ref());
-        let cgroup = path.and_then(|path| cgroup::make(path));
+    fn launch(mut self, mut plan: Plan, limits: &Limits) -> Result<Native> {
+        let (cgroup, remarks) = if self.entry.is_some() {
+            cgroup::make(&mut plan.groups, limits)
+        } else {
+            Default::default()
+        };
+        self.warnings.extend(remarks);
         let (socket, theirs) = pair()?;
         let clocks = plan
             .clocks
             .map(|clocks| time::restore(time::offsets(clocks)?));
         let clocks = clocks.transpose()?;
         let birth = Birth {
-            kinds: plan.kinds.clone(),
+            kinds: plan.at_birth(),
             pids: plan.host_pid.into_iter().collect(),
             cgroup: cgroup.as_ref().map(|dir| dir.as_fd()),
         };

@@ -1,6 +1,7 @@
 //! What is to be made for a container, decided before anything is: a pure function of its record and of what the user
 //! asked for.
 
+use super::cgroup;
 use super::kept::{self, Kept};
 use super::native::{Network, Options};
 use crate::namespaces::mount::{Base, MERGED, UPPER, WORK};
@@ -68,6 +69,13 @@ impl Plan {
     pub(super) fn registered(&self) -> bool {
         !self.kinds.is_empty()
     }
+
+    /// The namespaces that process 1 is born into. A cgroup namespace has the groups for roots that its maker is in: it is
+    /// made once the process has entered its own.
+    pub(super) fn at_birth(&self) -> Vec<Kind> {
+        let kinds = self.kinds.iter().copied();
+        kinds.filter(|kind| *kind != Kind::Cgroup).collect()
+    }
 }
 
 /// Decides. `directory` is the container's own.
@@ -116,6 +124,10 @@ pub(super) fn plan(
             kinds.push(kind);
         }
     }
+    let groups = match kinds[..] {
+        [] => Vec::new(),
+        _ => cgroup::places(name, &container.cgroups),
+    };
     Ok(Plan {
         name: name.to_string(),
         kinds,
@@ -126,7 +138,7 @@ pub(super) fn plan(
         base,
         layers,
         kept,
-        groups: Vec::new(),
+        groups,
         uts: namespaces.uts.own().cloned(),
         ipc: namespaces.ipc.own().cloned(),
         link,

@@ -42,8 +42,8 @@ pub struct Entry {
     pub netns: bool,
     /// The directory `/run/netns` was made for it, or for one before it: it goes with the last.
     pub netns_dir: bool,
-    /// Its cgroup in the unified hierarchy.
-    pub cgroup: Option<PathBuf>,
+    /// Its cgroups, one in each hierarchy where it has one.
+    pub cgroups: Vec<PathBuf>,
     /// The directory with its root file system, where that came with the image.
     pub directory: Option<PathBuf>,
     /// What it was restored from.

@@ -1,8 +1,11 @@
 //! What an engine has mounted for a container: its volumes, and what lies in the directory that the engine keeps for that
 //! container alone (`…/overlay-containers/ID/userdata` of podman, `…/containers/ID` of docker).
 
+use super::KEPT;
+use crate::vessel::kept::FILES;
 use image::engine::Configuration;
 use kernel::proc::mountinfo;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -71,8 +74,11 @@ impl<'a> Mounts<'a> {
 }
 
 /// Whether a path leads into the directory that an engine keeps for one container: this one, or any where its id is not
-/// known.
+/// known. A native container has in its own what its engine once wrote.
 fn is_its_own(path: &Path, id: Option<&str>) -> bool {
+    if let Ok(below) = path.strip_prefix(KEPT) {
+        return below.iter().nth(1) == Some(OsStr::new(FILES));
+    }
     let names: Vec<&str> = path.iter().filter_map(|name| name.to_str()).collect();
     names.windows(2).any(|pair| {
         let [above, name] = pair else { return false };
