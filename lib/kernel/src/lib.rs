@@ -15,6 +15,7 @@ pub mod kcmp;
 pub mod last_pid;
 pub mod mount;
 pub mod namespaces;
+pub mod nftables;
 pub mod open;
 pub mod own;
 pub mod pagemap;

@@ -1,5 +1,5 @@
 //! A TCP connection taken apart and put together (`TCP_REPAIR`: include/uapi/linux/tcp.h, net/ipv4/tcp.c). While it is in
-//! repair, a socket sends nothing; what ends the repair here sends no probe either.
+//! repair, a socket sends nothing, and it closes without a word; only [`resume`] sends a probe when the repair ends.
 
 use super::{IPPROTO_TCP, SOL_SOCKET, number, option, peek_tcp, send, set_number, set_option};
 use crate::{Error, Result};
@@ -180,6 +180,28 @@ impl<'a> Repair<'a> {
         let bytes: Vec<u8> = window.iter().flat_map(|w| w.to_ne_bytes()).collect();
         set_option(self.fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &bytes)
     }
+}
+
+impl Repair<'_> {
+    /// The socket stays in repair: it sends nothing, and closes without a word, until [`resume`].
+    pub fn stay(self) {
+        std::mem::forget(self);
+    }
+}
+
+/// Takes up the repair of a socket that [stayed](Repair::stay) in it.
+pub fn again(fd: BorrowedFd<'_>, reuse: bool) -> Repair<'_> {
+    Repair {
+        fd,
+        reuse: reuse.into(),
+    }
+}
+
+/// Ends the repair of a socket that [stayed](Repair::stay) in it: the other end of an established connection is asked at
+/// once how things stand.
+pub fn resume(fd: BorrowedFd, reuse: bool) -> Result<()> {
+    set_number(fd, IPPROTO_TCP, TCP_REPAIR, 0)?;
+    set_number(fd, SOL_SOCKET, libc::SO_REUSEADDR, reuse.into())
 }
 
 impl Drop for Repair<'_> {

@@ -1,7 +1,8 @@
 //! Single packets sent as somebody else, within a network namespace we are in: the segment with which the other end of a
-//! connection closes it, and a datagram from its first sender. They are for addresses of this host only.
+//! connection closes it, which passes our own filters, and a datagram from its first sender. They are for addresses of
+//! this host only.
 
-use super::{address, create, send};
+use super::{address, create, send, set_number};
 use crate::Result;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -32,15 +33,19 @@ pub struct Segment {
 
 /// Delivers a segment.
 pub fn deliver(segment: &Segment) -> Result<()> {
-    raw(segment.to.ip(), &tcp_packet(segment))
+    raw(
+        segment.to.ip(),
+        &tcp_packet(segment),
+        crate::nftables::PASSES,
+    )
 }
 
 /// Delivers a UDP datagram (or one of UDP-Lite: `protocol`).
 pub fn deliver_datagram(from: SocketAddr, to: SocketAddr, protocol: u8, text: &[u8]) -> Result<()> {
-    raw(to.ip(), &udp_packet(from, to, protocol, text))
+    raw(to.ip(), &udp_packet(from, to, protocol, text), 0)
 }
 
-fn raw(to: IpAddr, packet: &[u8]) -> Result<()> {
+fn raw(to: IpAddr, packet: &[u8], mark: u32) -> Result<()> {
     let family = if to.is_ipv4() {
         libc::AF_INET
     } else {
@@ -48,6 +53,9 @@ fn raw(to: IpAddr, packet: &[u8]) -> Result<()> {
     };
     // Protocol IPPROTO_RAW says that the header is included (raw(7)).
     let socket = create(family, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
+    if mark != 0 {
+        set_number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, mark as i32)?;
+    }
     let to = address::internet(&SocketAddr::new(to, 0));
     send(socket.as_fd(), packet, Some(&to), &[], None)
 }
