@@ -51,7 +51,7 @@ fn an_address_can_be_kept_chosen_or_left_to_podman() {
     );
     assert_eq!(count.answer(), "0");
     let archive = count.taken("");
-    let kept = birch.restored("-n kept", &archive);
+    let kept = birch.restored("", &archive);
     assert_eq!(
         (kept.address(), kept.inspect(mac)),
         ("10.88.0.50".into(), "02:00:00:00:00:50".into())
