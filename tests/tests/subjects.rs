@@ -1,9 +1,9 @@
 //! Every subject of `tests/subjects`, taken and given back: in the host's namespaces, as process 1 of its own, through
-//! three generations, and as three replicas. One test for each subject and each of these; a new subject needs no line
+//! three generations, as three replicas, and in a container of podman's with what podman allows by default. One test for each subject and each of these; a new subject needs no line
 //! here.
 #![forbid(unsafe_code)]
 
-use ferry_tests::{Host, LONG, Program, Way, built, until};
+use ferry_tests::{Host, LONG, Podman, Program, Way, built, until};
 use libtest_mimic::{Arguments, Trial};
 use std::path::Path;
 
@@ -130,14 +130,39 @@ fn as_three_replicas(subject: &str) {
     verdicts(&directory, &replicas, 3);
 }
 
+fn in_a_container_of_podmans(subject: &str) {
+    let host = Podman::new("alder");
+    let (directory, line) = stage(&host, subject);
+    // Podman's filter forbids personality(2), which that subject is about.
+    let words = match subject {
+        "limits" => "--security-opt seccomp=unconfined",
+        _ => "",
+    };
+    let container = host.run(
+        "subject",
+        &format!(
+            "{words} -v {0}:{0} -v {1}:{1}:ro base {line}",
+            directory.display(),
+            built().display()
+        ),
+    );
+    ready(&directory);
+    let before = container.program().state_at_rest();
+    let archive = container.taken("");
+    let again = host.restored("-n again", &archive);
+    before.assert_kept_by(&again.program(), |state| state);
+    verdicts(&directory, &[again.program()], 1);
+}
+
 fn main() {
     let arguments = Arguments::from_args();
     type Play = fn(&str);
-    let plays: [(&str, Play); 4] = [
+    let plays: [(&str, Play); 5] = [
         ("is_content_undisturbed", undisturbed),
         ("survives_in_the_hosts_namespaces", in_the_hosts_namespaces),
         ("survives_three_generations", through_three_generations),
         ("becomes_three_replicas", as_three_replicas),
+        ("survives_in_podman", in_a_container_of_podmans),
     ];
     let trials = subjects()
         .into_iter()
