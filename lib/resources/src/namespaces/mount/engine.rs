@@ -62,12 +62,11 @@ impl<'a> Mounts<'a> {
         if !is_its_own(source, self.configuration.map(|c| &*c.id)) {
             return Ok(Made::Elsewhere);
         }
-        if fstype == "tmpfs" {
-            return Ok(Made::Directory);
-        }
         match (self.read)(source) {
+            // On most hosts /run, where podman writes them, is a tmpfs.
             Ok(Some(content)) => Ok(Made::File(content)),
             Ok(None) => Ok(Made::Directory),
+            Err(_) if fstype == "tmpfs" => Ok(Made::Directory),
             Err(e) => Err(format!("{}, which cannot be read: {e}", source.display())),
         }
     }
