@@ -17,6 +17,7 @@ pub mod mount;
 pub mod namespaces;
 pub mod nftables;
 pub mod open;
+pub mod overlay;
 pub mod own;
 pub mod pagemap;
 pub mod pidfd;

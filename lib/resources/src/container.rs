@@ -1,6 +1,7 @@
 //! What surrounds the processes, as a whole: taken before they are, and first in the image, for the vessel is made of it.
 
 use crate::namespaces::{self, is_own, mount, network, pid};
+use crate::rootfs::overlay;
 use crate::{Blocker, Result, cgroups};
 use image::container::{Container, Engine};
 use image::engine::Configuration;
@@ -61,7 +62,13 @@ pub fn blockers(subject: &Subject, processes: &[Pid]) -> Result<Vec<Blocker>> {
     let root = subject.root;
     let mut found = namespaces::blockers(root, processes)?;
     if is_own(root, Kind::Mount)? {
-        found.extend(mount::dump(root, subject.configuration, subject.files)?.blockers);
+        let mounts = mount::dump(root, subject.configuration, subject.files)?;
+        found.extend(mounts.blockers);
+        if let Rootfs::Layers { changes, layers } = mounts.rootfs
+            && (changes || layers)
+        {
+            found.extend(overlay::blockers(root, layers)?);
+        }
     }
     Ok(found)
 }

@@ -18,13 +18,23 @@ pub mod overlay;
 mod pour;
 mod walk;
 
+use overlay::Overlay;
+
 pub use pour::Pour;
 
 /// The trees of a container, with the mount point of each, in the order they travel in.
 pub fn trees(container: &Container) -> Vec<(Tree, PathBuf)> {
     let mut found = Vec::new();
-    if container.rootfs == Rootfs::Travels {
+    let (whole, changes) = match container.rootfs {
+        Rootfs::Travels => (true, false),
+        Rootfs::Layers { changes, layers } => (layers, changes),
+        Rootfs::Host | Rootfs::Directory(_) => (false, false),
+    };
+    if whole {
         found.push((Tree::Root, PathBuf::from("/")));
+    }
+    if changes {
+        found.push((Tree::Changes, PathBuf::from("/")));
     }
     for mount in container
         .namespaces
@@ -33,23 +43,51 @@ pub fn trees(container: &Container) -> Vec<(Tree, PathBuf)> {
         .iter()
         .flat_map(|m| &m.mounts)
     {
-        if let Origin::Tmpfs { tree } = mount.origin {
-            found.push((Tree::Tmpfs(tree), mount.mountpoint.as_path().into()));
-        }
+        let tree = match mount.origin {
+            Origin::Tmpfs { tree } => Tree::Tmpfs(tree),
+            Origin::Volume {
+                tree: Some(tree), ..
+            } => Tree::Volume(tree),
+            _ => continue,
+        };
+        found.push((tree, mount.mountpoint.as_path().into()));
     }
     found
 }
 
-/// Takes all file trees of the container with this root process.
+/// Whether the layers of the container's image travel: they are taken while it still runs, for nothing changes in them.
+pub fn has_layers(container: &Container) -> bool {
+    matches!(container.rootfs, Rootfs::Layers { layers: true, .. })
+}
+
+/// Takes the layers of the root file system of this root process, as one tree.
+pub fn dump_layers<W: std::io::Write>(root: Pid, out: &mut image::Writer<W>) -> Result<()> {
+    let overlay = overlay(root)?;
+    let view = kernel::overlay::view(&overlay.lower()?, overlay.options.user_marks)?;
+    walk::walk(&view, Tree::Root, out)
+}
+
+/// Takes all other file trees of the container with this root process, which stands still.
 pub fn dump<W: std::io::Write>(
     root: Pid,
     container: &Container,
     out: &mut image::Writer<W>,
 ) -> Result<()> {
     for (tree, place) in trees(container) {
-        walk::walk(&top(root, &place)?, tree, out)?;
+        match tree {
+            Tree::Root if has_layers(container) => {}
+            Tree::Changes => walk::changes(&overlay(root)?, &top(root, &place)?, out)?,
+            tree => walk::walk(&top(root, &place)?, tree, out)?,
+        }
     }
     Ok(())
+}
+
+/// The overlay that is the root file system of this root process.
+fn overlay(root: Pid) -> Result<Overlay> {
+    Overlay::of(root)?.ok_or_else(|| {
+        Error::Refused("the container's root file system is no overlay any more".into())
+    })
 }
 
 /// The root directory of the mount at `place` in the container of process `pid`.

@@ -1,11 +1,15 @@
 //! Taking a tree: a walk that follows no link, enters no other mount, and reads each file once.
+//!
+//! What was changed in an overlay is taken from its upper directory, as it lies there; only where that speaks of what lies
+//! below (a renamed directory, a file whose attributes alone have changed) it is taken as the container sees it.
 
+use super::overlay::{self, Marks, OPAQUE, Overlay};
 use super::{failed, link};
-use crate::Result;
+use crate::{Error, Result};
 use image::rootfs::Tree;
 use image::{Member, MemberKind, Segment, Writer};
 use kernel::beneath::{self, Way};
-use nix::dir::Dir;
+use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor};
@@ -19,24 +23,34 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const CHUNK: usize = 1 << 20;
+/// What stands for something removed.
+const WHITEOUT: MemberKind = MemberKind::CharDevice { major: 0, minor: 0 };
 /// What a map of a sparse file is made of (image format: tar's 512 bytes).
 const UNIT: u64 = 512;
 
 /// Writes all members of the tree whose root directory this is.
 pub(super) fn walk<W: Write>(top: &OwnedFd, tree: Tree, out: &mut Writer<W>) -> Result<()> {
-    let mut walk = Walk {
-        out,
-        links: HashMap::new(),
-        buffer: vec![0; CHUNK],
-    };
-    let path = PathBuf::from(tree.prefix());
-    let stat = stat(top)?;
-    walk.member(top, &stat, &path, MemberKind::Directory)?;
-    walk.children(top, &path)
+    Walk::new(tree, None, out).all(top, tree)
+}
+
+/// Writes what was changed in an overlay; `root` is its root directory as the container sees it.
+pub(super) fn changes<W: Write>(
+    overlay: &Overlay,
+    root: &OwnedFd,
+    out: &mut Writer<W>,
+) -> Result<()> {
+    let upper = overlay.upper(root)?;
+    Walk::new(Tree::Changes, Some(overlay), out).all(&upper, Tree::Changes)
 }
 
 struct Walk<'a, W: Write> {
     out: &'a mut Writer<W>,
+    /// Where the tree begins in the image.
+    prefix: PathBuf,
+    /// The overlay whose upper directory is walked; none for a tree that is what it shows.
+    overlay: Option<&'a Overlay>,
+    /// Its merged view, once it was needed.
+    merged: Option<OwnedFd>,
     /// Files with more than one name: device, inode, and where it was met first.
     links: HashMap<(u64, u64), PathBuf>,
     buffer: Vec<u8>,
@@ -46,8 +60,8 @@ fn stat(fd: &OwnedFd) -> Result<FileStat> {
     fstat(fd).map_err(|e| failed("fstat", e))
 }
 
-/// The names in a directory, in the order they travel in.
-fn names(dir: &OwnedFd, path: &Path) -> Result<Vec<OsString>> {
+/// The names in a directory, in the order they travel in, and whether each is a regular file's.
+fn names(dir: &OwnedFd, path: &Path) -> Result<Vec<(OsString, bool)>> {
     let fail = |e| failed(format!("list {}", path.display()), e);
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut dir = Dir::open(&*link(dir.as_fd()), flags, Mode::empty()).map_err(fail)?;
@@ -56,30 +70,88 @@ fn names(dir: &OwnedFd, path: &Path) -> Result<Vec<OsString>> {
         let entry = entry.map_err(fail)?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(OsStr::from_bytes(name).to_os_string());
+            let is_file = entry.file_type() == Some(Type::File);
+            names.push((OsStr::from_bytes(name).to_os_string(), is_file));
         }
     }
     names.sort_unstable();
     Ok(names)
 }
 
-impl<W: Write> Walk<'_, W> {
+impl<'a, W: Write> Walk<'a, W> {
+    fn new(tree: Tree, overlay: Option<&'a Overlay>, out: &'a mut Writer<W>) -> Self {
+        Walk {
+            out,
+            prefix: tree.prefix().into(),
+            overlay,
+            merged: None,
+            links: HashMap::new(),
+            buffer: vec![0; CHUNK],
+        }
+    }
+
+    fn all(mut self, top: &OwnedFd, tree: Tree) -> Result<()> {
+        let stat = stat(top)?;
+        self.directory(top, &stat, &PathBuf::from(tree.prefix()))
+    }
+
+    fn directory(&mut self, dir: &OwnedFd, stat: &FileStat, path: &Path) -> Result<()> {
+        let (mut member, marks) = self.describe(dir, stat, path, MemberKind::Directory)?;
+        if !marks.redirect {
+            self.out.member(&member)?.finish()?;
+            return self.children(dir, path);
+        }
+        // Renamed, with what lies below its old place: all of it travels, as the container sees it.
+        member.xattrs.insert(OPAQUE.into(), b"y".to_vec());
+        self.out.member(&member)?.finish()?;
+        let dir = self.merged(path, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        let overlay = self.overlay.take();
+        let taken = self.children(&dir, path);
+        self.overlay = overlay;
+        taken
+    }
+
     fn children(&mut self, dir: &OwnedFd, path: &Path) -> Result<()> {
-        for name in names(dir, path)? {
-            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
-            let open = |way| beneath::open(dir.as_fd(), Path::new(&name), way, flags, 0);
+        for (name, is_file) in names(dir, path)? {
+            // A file is opened at once to be read; of others only a place is taken, for opening some does something.
+            let flags = match is_file {
+                true => OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOATIME,
+                false => OFlag::O_PATH,
+            };
+            let flags = flags | OFlag::O_NOFOLLOW;
+            let open = |way, flags| beneath::open(dir.as_fd(), Path::new(&name), way, flags, 0);
             let path = path.join(&name);
-            match open(Way::SameMount) {
-                Ok(child) => self.child(&child, &path)?,
+            match open(Way::SameMount, flags) {
+                Ok(child) => self.child(child, is_file, &path)?,
                 // Another mount's: what lies under it is not seen, and nobody needs more of it than a place.
                 Err(e) if e.raw() == Some(Errno::EXDEV as i32) => {
-                    self.mount_point(&open(Way::Down)?, &path)?;
+                    let place = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+                    self.mount_point(&open(Way::Down, place)?, &path)?;
                 }
                 Err(e) if e.raw() == Some(Errno::ENOENT as i32) => {} // removed meanwhile
                 Err(e) => return Err(e.into()),
             }
         }
         Ok(())
+    }
+
+    /// A file as the container sees it, by its path in the image.
+    fn merged(&mut self, path: &Path, flags: OFlag) -> Result<OwnedFd> {
+        if self.merged.is_none() {
+            self.merged = match self.overlay {
+                Some(overlay) => overlay.merged()?,
+                None => None,
+            };
+        }
+        let below = path.strip_prefix(&self.prefix).unwrap_or(path);
+        match &self.merged {
+            Some(merged) => overlay::beneath(merged, below, flags),
+            None => Err(Error::Refused(format!(
+                "/{} lies partly in a lower layer of the container's root file system (redirect_dir, metacopy), and that \
+                 is not mounted here; run checkpoint where the engine that made it runs",
+                below.display()
+            ))),
+        }
     }
 
     fn mount_point(&mut self, place: &OwnedFd, path: &Path) -> Result<()> {
@@ -91,42 +163,65 @@ impl<W: Write> Walk<'_, W> {
         self.member(place, &stat, path, kind)
     }
 
-    fn child(&mut self, file: &OwnedFd, path: &Path) -> Result<()> {
-        let stat = stat(file)?;
+    /// `readable`: it was opened to be read, because it is a regular file.
+    fn child(&mut self, file: OwnedFd, readable: bool, path: &Path) -> Result<()> {
+        let stat = stat(&file)?;
         let format = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
         if stat.st_nlink > 1 && format != SFlag::S_IFDIR && format != SFlag::S_IFSOCK {
             let id = (stat.st_dev, stat.st_ino);
             if let Some(target) = self.links.get(&id) {
                 let target = target.clone();
-                return self.member(file, &stat, path, MemberKind::HardLink { target });
+                return self.member(&file, &stat, path, MemberKind::HardLink { target });
             }
             self.links.insert(id, path.to_path_buf());
         }
         let (major, minor) = (major(stat.st_rdev) as u32, minor(stat.st_rdev) as u32);
         let kind = match format {
-            SFlag::S_IFDIR => {
-                self.member(file, &stat, path, MemberKind::Directory)?;
-                return self.children(file, path);
+            SFlag::S_IFDIR => return self.directory(&file, &stat, path),
+            SFlag::S_IFREG if readable => return self.regular(File::from(file), &stat, path),
+            SFlag::S_IFREG => {
+                let content = File::open(link(file.as_fd()))
+                    .map_err(|e| kernel::Error::io(format!("open {}", path.display()), &e))?;
+                return self.regular(content, &stat, path);
             }
-            SFlag::S_IFREG => return self.regular(file, &stat, path),
             SFlag::S_IFLNK => MemberKind::Symlink {
-                target: read_link(file)
+                target: read_link(&file)
                     .map_err(|e| kernel::Error::io(format!("readlink {}", path.display()), &e))?,
             },
             SFlag::S_IFCHR => MemberKind::CharDevice { major, minor },
             SFlag::S_IFBLK => MemberKind::BlockDevice { major, minor },
             SFlag::S_IFIFO => MemberKind::Fifo,
+            // As below, and nothing else is to show at its place.
+            _ if self.overlay.is_some() => WHITEOUT,
             // A socket's name is made again by the socket that is bound to it; one that nobody is bound to is a leftover.
             _ => return Ok(()),
         };
-        self.member(file, &stat, path, kind)
+        self.member(&file, &stat, path, kind)
     }
 
-    fn regular(&mut self, file: &OwnedFd, stat: &FileStat, path: &Path) -> Result<()> {
+    fn regular(&mut self, content: File, stat: &FileStat, path: &Path) -> Result<()> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let content = File::open(link(file.as_fd()))
-            .map_err(|e| kernel::Error::io(format!("open {}", path.display()), &e))?;
-        let segments = segments(&content, size)?;
+        let empty = MemberKind::Regular { size };
+        let (mut member, marks) = self.describe(&content, stat, path, empty)?;
+        if marks.whiteout {
+            member.kind = WHITEOUT;
+            return Ok(self.out.member(&member)?.finish()?);
+        }
+        let (content, blocks) = if marks.metacopy {
+            (self.merged(path, OFlag::O_RDONLY)?.into(), 0)
+        } else {
+            (content, stat.st_blocks)
+        };
+        let whole = || Segment {
+            start: 0,
+            len: size,
+        };
+        // With a block for each of its bytes it has no holes, or none worth a question.
+        let segments = if size > 0 && blocks as u64 * UNIT >= size {
+            vec![whole()]
+        } else {
+            segments(&content, size)?
+        };
         let kind = match &segments[..] {
             [one] if one.start == 0 && one.len == size => MemberKind::Regular { size },
             [] if size == 0 => MemberKind::Regular { size },
@@ -138,12 +233,9 @@ impl<W: Write> Walk<'_, W> {
         };
         let parts = match kind {
             MemberKind::Sparse { .. } => segments,
-            _ => vec![Segment {
-                start: 0,
-                len: size,
-            }],
+            _ => vec![whole()],
         };
-        let member = self.describe(file, stat, path, kind)?;
+        member.kind = kind;
         let mut entry = self.out.member(&member)?;
         for part in parts {
             let mut at = part.start;
@@ -169,18 +261,19 @@ impl<W: Write> Walk<'_, W> {
         path: &Path,
         kind: MemberKind,
     ) -> Result<()> {
-        let member = self.describe(file, stat, path, kind)?;
+        let (member, _) = self.describe(file, stat, path, kind)?;
         Ok(self.out.member(&member)?.finish()?)
     }
 
     fn describe(
         &self,
-        file: &OwnedFd,
+        file: &impl AsFd,
         stat: &FileStat,
         path: &Path,
         kind: MemberKind,
-    ) -> Result<Member> {
+    ) -> Result<(Member, Marks)> {
         let mut member = Member::new(path, kind);
+        let mut marks = Marks::default();
         member.mode = stat.st_mode & 0o7777;
         member.uid = stat.st_uid;
         member.gid = stat.st_gid;
@@ -189,7 +282,13 @@ impl<W: Write> Walk<'_, W> {
         if !matches!(member.kind, MemberKind::HardLink { .. }) {
             member.xattrs = kernel::xattr::all(file.as_fd())?;
         }
-        Ok(member)
+        if let Some(overlay) = self.overlay {
+            marks = Marks::take(&mut member.xattrs, overlay.options.user_marks);
+            if marks.opaque {
+                member.xattrs.insert(OPAQUE.into(), b"y".to_vec());
+            }
+        }
+        Ok((member, marks))
     }
 }
 
