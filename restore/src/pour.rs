@@ -93,7 +93,7 @@ impl Pour {
             filler: None,
             trees: Some(match &layers {
                 Some(directory) => rootfs::Pour::layers(directory)?,
-                None => rootfs::Pour::new(vessel_pid, container)?,
+                None => rootfs::Pour::new(vessel_pid, container, &vessel.policy())?,
             }),
             mounting: layers.map(|_| container.clone()),
             vessel,
@@ -173,7 +173,8 @@ impl Pour {
                 layers.finish()?;
             }
             self.vessel.mount()?;
-            self.trees = Some(rootfs::Pour::new(self.vessel.pid(), &container)?);
+            let (pid, policy) = (self.vessel.pid(), self.vessel.policy());
+            self.trees = Some(rootfs::Pour::new(pid, &container, &policy)?);
         }
         Ok(())
     }

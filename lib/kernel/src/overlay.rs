@@ -34,8 +34,11 @@ pub fn view(layers: &[PathBuf], user: bool) -> Result<OwnedFd> {
                 .map_err(|e| Error::io(format!("make {}", path.display()), &e))?;
             Ok::<_, Error>(path)
         };
-        // A single layer is none to the kernel (fs/overlayfs/super.c): an empty one lies over it.
-        layers.insert(0, open(&directory("empty")?)?);
+        let count = layers.len();
+        if count == 1 {
+            // A single layer is none to the kernel (fs/overlayfs/super.c): an empty one lies below it.
+            layers.push(open(&directory("empty")?)?);
+        }
         let view = directory("view")?;
         let name = |layer: &OwnedFd| format!("/proc/self/fd/{}", layer.as_raw_fd());
         let names: Vec<String> = layers.iter().map(name).collect();
@@ -43,7 +46,7 @@ pub fn view(layers: &[PathBuf], user: bool) -> Result<OwnedFd> {
         let options = format!("lowerdir={}{marks}", names.join(":"));
         let kind = Some("overlay");
         mount(kind, &view, kind, MsFlags::MS_RDONLY, Some(&*options))
-            .named(|| format!("mount an overlay of {} layers", layers.len() - 1))?;
+            .named(|| format!("mount an overlay of {count} layers"))?;
         open(&view)
     };
     let made = std::thread::scope(|scope| scope.spawn(make).join());

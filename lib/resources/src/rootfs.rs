@@ -14,12 +14,16 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+mod clear;
+mod dress;
 pub mod overlay;
+mod places;
 mod pour;
 mod walk;
 
 use overlay::Overlay;
 
+pub use places::{Content, Policy};
 pub use pour::Pour;
 
 /// The trees of a container, with the mount point of each, in the order they travel in.

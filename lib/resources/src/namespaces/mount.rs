@@ -206,7 +206,7 @@ fn join(path: &Path, below: &Path) -> PathBuf {
 }
 
 /// The path on the host of the directory that a mount shows.
-fn on_host(mount: &mountinfo::Mount, host: &[mountinfo::Mount]) -> Option<PathBuf> {
+pub(crate) fn on_host(mount: &mountinfo::Mount, host: &[mountinfo::Mount]) -> Option<PathBuf> {
     host.iter()
         .filter(|h| h.device == mount.device)
         .filter_map(|h| {

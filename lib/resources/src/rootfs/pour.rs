@@ -1,21 +1,25 @@
-//! Giving trees back: each member made beneath its tree's root, through no link and into no other mount.
+//! Giving trees back: each member made beneath its tree's root, through no link and into no other mount. What is there
+//! already gives way to it; mount points stay as they are.
 
-use super::{failed, link, top, trees};
-use crate::namespaces::mount;
+use super::overlay::OPAQUE;
+use super::places::{How, Place, Policy, nowhere, places};
+use super::walk::names;
+use super::{clear, dress, failed, link};
 use crate::{Error, Result};
 use image::container::Container;
-use image::rootfs::{Rootfs, Tree};
+use image::rootfs::Tree;
 use image::{Member, MemberKind};
 use kernel::Pid;
 use kernel::beneath::{self, Way};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mkdirat, mknodat, utimensat};
-use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, LinkatFlags, Uid, fchownat, linkat, symlinkat};
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag, makedev, mkdirat, mknodat};
+use nix::unistd::{LinkatFlags, linkat, symlinkat};
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -24,50 +28,44 @@ const CHUNK: usize = 1 << 20;
 /// The trees of a vessel, being filled.
 #[derive(Debug)]
 pub struct Pour {
-    trees: Vec<(Tree, OwnedFd)>,
-    /// Not poured at all.
-    skip: Option<Tree>,
-    /// The directory members were last made in: of which tree, its path, and the directory.
-    parent: Option<(Tree, PathBuf, OwnedFd)>,
-    /// Directories whose members still come, and the times they get after that.
-    open: Vec<(Tree, PathBuf, [TimeSpec; 2])>,
+    places: Vec<Place>,
+    /// The directories that lead to the last member: each within the one before.
+    open: Vec<Open>,
+    /// A mount point, beneath which no member is made.
+    passed: Option<(Tree, PathBuf)>,
     buffer: Vec<u8>,
 }
 
+/// A directory whose members still come.
+#[derive(Debug)]
+struct Open {
+    tree: Tree,
+    path: PathBuf,
+    dir: OwnedFd,
+    /// Itself, for what it gets when all is in it.
+    member: Member,
+    /// Nothing but its members is to be in it.
+    replaces: bool,
+    /// What was in it before, as far as no member of the name has come.
+    before: BTreeSet<OsString>,
+}
+
 impl Pour {
-    /// For the vessel whose first process this is. A root file system that travels goes only into a directory that was
-    /// made for it; where the user has named another (`--rootfs`), that one is left as it is.
-    pub fn new(pid: Pid, container: &Container) -> Result<Self> {
-        let trees = trees(container)
-            .into_iter()
-            .map(|(tree, place)| Ok((tree, top(pid, &place)?)))
-            .collect::<Result<_>>()?;
-        let skip = match container.rootfs {
-            Rootfs::Travels => !mount::is_kept(pid)?,
-            // Where they are wanted they were poured before there was a vessel's root (`Pour::layers`).
-            Rootfs::Layers { .. } => true,
-            Rootfs::Host | Rootfs::Directory(_) => false,
-        };
-        Ok(Pour {
-            skip: skip.then_some(Tree::Root),
-            ..Pour::of(trees)
-        })
+    /// For the vessel whose first process this is.
+    pub fn new(pid: Pid, container: &Container, policy: &Policy) -> Result<Self> {
+        Ok(Pour::of(places(pid, container, policy)?))
     }
 
     /// For the layers of an image alone, into a directory of the host's that nothing is mounted over yet.
     pub fn layers(directory: &Path) -> Result<Self> {
-        let opened = File::open(directory);
-        let opened =
-            opened.map_err(|e| kernel::Error::io(format!("open {}", directory.display()), &e))?;
-        Ok(Pour::of(vec![(Tree::Root, opened.into())]))
+        Ok(Pour::of(vec![Place::of_layers(directory)?]))
     }
 
-    fn of(trees: Vec<(Tree, OwnedFd)>) -> Self {
+    fn of(places: Vec<Place>) -> Self {
         Pour {
-            trees,
-            skip: None,
-            parent: None,
+            places,
             open: Vec::new(),
+            passed: None,
             buffer: vec![0; CHUNK],
         }
     }
@@ -76,169 +74,239 @@ impl Pour {
     pub fn member(&mut self, member: &Member, content: &mut dyn Read) -> Result<()> {
         let (tree, path) = place(&member.path)
             .ok_or_else(|| refused(member, "it belongs to no tree of the container's"))?;
-        if self.skip == Some(tree) {
-            return Ok(());
+        self.leave(tree, path)?;
+        self.seen(path);
+        let at = self.places.iter().position(|place| place.tree == tree);
+        let found = at.and_then(|at| self.places.get(at));
+        let found =
+            found.ok_or_else(|| refused(member, "it belongs to no tree of the container's"))?;
+        match found.how {
+            How::LeftOut => return Ok(()),
+            How::Nowhere if path.as_os_str().is_empty() => return Ok(()),
+            How::Nowhere => return Err(nowhere(member)),
+            How::Replaces | How::Changes => {}
         }
-        let path = path.to_path_buf();
-        self.leave(tree, &path)?;
-        let times = [TimeSpec::new(member.mtime, member.mtime_ns.into()); 2];
-        if member.kind == MemberKind::Directory {
-            self.open.push((tree, path.clone(), times));
-        }
-        let Some(name) = path.file_name() else {
-            // The root itself is there.
-            let dir = self.tree(member, tree)?;
-            return dress(dir, member);
-        };
-        let name = Path::new(name);
-        let above = path.parent().unwrap_or(Path::new(""));
-        self.enter(member, tree, above)?;
-        let Some((_, _, parent)) = &self.parent else {
-            return Ok(());
-        };
-        let (major, minor) = match member.kind {
-            MemberKind::CharDevice { major, minor } | MemberKind::BlockDevice { major, minor } => {
-                (major.into(), minor.into())
-            }
-            _ => (0, 0),
-        };
-        let node = |format| mknodat(parent, name, format, Mode::empty(), makedev(major, minor));
-        let made = match &member.kind {
-            MemberKind::Directory => mkdirat(parent, name, Mode::S_IRWXU),
-            MemberKind::Symlink { target } => symlinkat(target, parent, name),
-            MemberKind::HardLink { target } => {
-                let (other, path) =
-                    place(target).ok_or_else(|| refused(member, "its target is in no tree"))?;
-                let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
-                let tree = self.tree(member, other)?;
-                let file = beneath::open(tree.as_fd(), path, Way::SameMount, flags, 0)?;
-                let done = linkat(
-                    nix::fcntl::AT_FDCWD,
-                    &*link(file.as_fd()),
-                    parent,
-                    name,
-                    LinkatFlags::AT_SYMLINK_FOLLOW,
-                );
-                return done.map_err(|e| failed(what(member), e));
-            }
-            MemberKind::CharDevice { .. } => node(SFlag::S_IFCHR),
-            MemberKind::BlockDevice { .. } => node(SFlag::S_IFBLK),
-            MemberKind::Fifo => node(SFlag::S_IFIFO),
-            MemberKind::Regular { .. } | MemberKind::Sparse { .. } => {
-                let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
-                match beneath::open(parent.as_fd(), name, Way::SameMount, flags, 0o600) {
-                    Ok(file) => {
-                        let file = File::from(file);
-                        fill(&mut self.buffer, &file, member, content)?;
-                        let file = OwnedFd::from(file);
-                        dress(&file, member)?;
-                        return set_times(&file, &times, member);
-                    }
-                    Err(e) if e.raw() == Some(Errno::EEXIST as i32) => Err(Errno::EEXIST),
-                    Err(e) if e.raw() == Some(Errno::EXDEV as i32) && member.payload() == 0 => {
-                        return Ok(()); // a mount point with something mounted
-                    }
-                    Err(e) => return Err(e.into()),
-                }
-            }
-        };
-        let there = match made {
-            Ok(()) => false,
-            // A mount point, made with the vessel.
-            Err(Errno::EEXIST)
-                if member.kind == MemberKind::Directory
-                    || member.kind == (MemberKind::Regular { size: 0 }) =>
-            {
-                true
-            }
-            Err(e) => return Err(failed(what(member), e)),
-        };
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
-        match beneath::open(parent.as_fd(), name, Way::SameMount, flags, 0) {
-            Ok(file) => {
-                dress(&file, member)?;
-                if member.kind == MemberKind::Directory {
-                    return Ok(()); // its times come last
-                }
-                if matches!(member.kind, MemberKind::Symlink { .. }) {
-                    // A name in /proc would be followed further.
-                    return stamp(
-                        parent.as_fd(),
-                        name,
-                        &times,
-                        UtimensatFlags::NoFollowSymlink,
-                    )
-                    .map_err(|e| failed(format!("times of {}", member.path.display()), e));
-                }
-                set_times(&file, &times, member)
-            }
-            // What is mounted there has its own looks.
-            Err(e) if there && e.raw() == Some(Errno::EXDEV as i32) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// All members are there: the last directories get their times.
-    pub fn finish(mut self) -> Result<()> {
-        while let Some(left) = self.open.pop() {
-            self.stamp(left)?;
-        }
-        Ok(())
-    }
-
-    fn tree(&self, member: &Member, tree: Tree) -> Result<&OwnedFd> {
-        self.trees
-            .iter()
-            .find_map(|(one, fd)| (*one == tree).then_some(fd))
-            .ok_or_else(|| refused(member, "it belongs to no tree of the container's"))
-    }
-
-    /// Opens the directory that the next member is made in, unless it is the same as before.
-    fn enter(&mut self, member: &Member, tree: Tree, above: &Path) -> Result<()> {
-        if let Some((of, path, _)) = &self.parent
+        if let Some((of, point)) = &self.passed
             && *of == tree
-            && path == above
+            && path.starts_with(point)
         {
             return Ok(());
         }
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        let dir = beneath::open(
-            self.tree(member, tree)?.as_fd(),
-            above,
-            Way::SameMount,
-            flags,
-            0,
+        if found.guard.is_point(path) {
+            self.passed = Some((tree, path.to_path_buf()));
+            return Ok(());
+        }
+        let opened = make(
+            found,
+            self.open.last(),
+            member,
+            path,
+            &mut self.buffer,
+            content,
         )?;
-        self.parent = Some((tree, above.to_path_buf(), dir));
+        self.open.extend(opened);
         Ok(())
     }
 
-    /// Gives their times to the directories that a member at `path` is no longer in.
+    /// All members are there: the last directories are finished.
+    pub fn finish(mut self) -> Result<()> {
+        while let Some(left) = self.open.pop() {
+            self.close(left)?;
+        }
+        Ok(())
+    }
+
+    /// What was there under this name before has given way to a member.
+    fn seen(&mut self, path: &Path) {
+        if let (Some(parent), Some(name)) = (self.open.last_mut(), path.file_name()) {
+            parent.before.remove(name);
+        }
+    }
+
+    /// Finishes the directories that a member at `path` is no longer in.
     fn leave(&mut self, tree: Tree, path: &Path) -> Result<()> {
         while let Some(left) = self
             .open
-            .pop_if(|(of, dir, _)| *of != tree || !path.starts_with(dir))
+            .pop_if(|open| open.tree != tree || !path.starts_with(&open.path))
         {
-            self.stamp(left)?;
+            self.close(left)?;
         }
         Ok(())
     }
 
-    fn stamp(&self, (tree, path, times): (Tree, PathBuf, [TimeSpec; 2])) -> Result<()> {
-        let Some((_, top)) = self.trees.iter().find(|(one, _)| *one == tree) else {
-            return Ok(());
-        };
-        match beneath::open(top.as_fd(), &path, Way::SameMount, OFlag::O_PATH, 0) {
-            Ok(dir) => stamp(
-                nix::fcntl::AT_FDCWD,
-                &*link(dir.as_fd()),
-                &times,
-                UtimensatFlags::FollowSymlink,
-            )
-            .map_err(|e| failed(format!("times of {}", path.display()), e)),
-            Err(e) if e.raw() == Some(Errno::EXDEV as i32) => Ok(()), // a mount point
-            Err(e) => Err(e.into()),
+    fn close(&self, left: Open) -> Result<()> {
+        if let Some(place) = self.places.iter().find(|place| place.tree == left.tree) {
+            for name in &left.before {
+                clear::remove(&left.dir, name, &left.path.join(name), &place.guard)?;
+            }
         }
+        dress::directory(&left.dir, left.tree, &left.member)
+    }
+}
+
+/// Makes a member in its place; gives it back where it is a directory, open.
+fn make(
+    place: &Place,
+    parent: Option<&Open>,
+    member: &Member,
+    path: &Path,
+    buffer: &mut [u8],
+    content: &mut dyn Read,
+) -> Result<Option<Open>> {
+    let top = place.top.as_ref().ok_or_else(|| nowhere(member))?;
+    let (Some(name), Some(above)) = (path.file_name(), path.parent()) else {
+        // The root itself is there.
+        let dir = top
+            .try_clone()
+            .map_err(|e| kernel::Error::io("copy a descriptor", &e))?;
+        let replaces = place.how == How::Replaces;
+        return directory(place, dir, member, path, replaces, true).map(Some);
+    };
+    let parent = parent
+        .filter(|open| open.tree == place.tree && open.path == above)
+        .ok_or_else(|| refused(member, "its directory is not in the image"))?;
+    let dir = &parent.dir;
+    let there = || -> Result<Option<FileStat>> {
+        match look(dir, name) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(e) => Err(failed(what(member), e)),
+        }
+    };
+    let give_way = || -> Result<()> {
+        if place.guard.holds(path) {
+            return Err(refused(member, "a mount lies beneath its place"));
+        }
+        clear::remove(dir, name, path, &place.guard)
+    };
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+    let open = || beneath::open(dir.as_fd(), Path::new(name), Way::SameMount, flags, 0);
+    match &member.kind {
+        MemberKind::CharDevice { major: 0, minor: 0 } if place.how == How::Changes => {
+            clear::remove(dir, name, path, &place.guard)?;
+        }
+        MemberKind::Directory => {
+            let was = match mkdirat(dir, name, Mode::S_IRWXU) {
+                Ok(()) => false,
+                Err(Errno::EEXIST) if there()?.is_some_and(|s| format(&s) == SFlag::S_IFDIR) => {
+                    true
+                }
+                Err(Errno::EEXIST) => {
+                    give_way()?;
+                    mkdirat(dir, name, Mode::S_IRWXU).map_err(|e| failed(what(member), e))?;
+                    false
+                }
+                Err(e) => return Err(failed(what(member), e)),
+            };
+            return directory(place, open()?, member, path, parent.replaces, was).map(Some);
+        }
+        MemberKind::Regular { .. } | MemberKind::Sparse { .. } => {
+            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
+            let create =
+                || beneath::open(dir.as_fd(), Path::new(name), Way::SameMount, flags, 0o600);
+            let file = match create() {
+                Err(e) if e.raw() == Some(Errno::EEXIST as i32) => {
+                    give_way()?;
+                    create()?
+                }
+                made => made?,
+            };
+            let file = File::from(file);
+            fill(buffer, &file, member, content)?;
+            dress::file(&file, place.tree, member)?;
+        }
+        MemberKind::HardLink { target } => {
+            let other = self::place(target).filter(|(tree, _)| *tree == place.tree);
+            let (_, other) = other.ok_or_else(|| refused(member, "its target is in no tree"))?;
+            let file = beneath::open(top.as_fd(), other, Way::SameMount, flags, 0)?;
+            let (from, flags) = (link(file.as_fd()), LinkatFlags::AT_SYMLINK_FOLLOW);
+            let again = || linkat(AT_FDCWD, &*from, dir, name, flags);
+            once_more(member, again, give_way)?;
+        }
+        MemberKind::Symlink { target } => {
+            once_more(member, || symlinkat(target, dir, name), give_way)?;
+            dress::place(&open()?, place.tree, member)?;
+            dress::stamp_link(dir, name, member)?;
+        }
+        MemberKind::CharDevice { .. } | MemberKind::BlockDevice { .. } | MemberKind::Fifo => {
+            let (format, device) = node(&member.kind);
+            let make = || mknodat(dir, name, format, Mode::empty(), device);
+            // One that is there may be mounted elsewhere, as `/dev/null` over what is masked.
+            let is_it =
+                |s: FileStat| self::format(&s) == format && s.st_rdev == device && s.st_nlink == 1;
+            if !there()?.is_some_and(is_it) {
+                once_more(member, make, give_way)?;
+            }
+            let file = open()?;
+            dress::place(&file, place.tree, member)?;
+            dress::stamp(&file, member)?;
+        }
+    }
+    Ok(None)
+}
+
+/// A directory that is there, or was just made.
+fn directory(
+    place: &Place,
+    dir: OwnedFd,
+    member: &Member,
+    path: &Path,
+    within: bool,
+    was: bool,
+) -> Result<Open> {
+    dress::place(&dir, place.tree, member)?;
+    let opaque = place.how == How::Changes && member.xattrs.contains_key(OsStr::new(OPAQUE));
+    let replaces = within || opaque;
+    let mut before = BTreeSet::new();
+    if was {
+        dress::undress(&dir, place.tree, member)?;
+        if replaces {
+            before.extend(names(&dir, path)?.into_iter().map(|(name, _)| name));
+        }
+    }
+    Ok(Open {
+        tree: place.tree,
+        path: path.to_path_buf(),
+        dir,
+        member: member.clone(),
+        replaces,
+        before,
+    })
+}
+
+/// Makes something; where something else is in the way, that gives way first.
+fn once_more(
+    member: &Member,
+    make: impl Fn() -> nix::Result<()>,
+    give_way: impl Fn() -> Result<()>,
+) -> Result<()> {
+    let made = match make() {
+        Err(Errno::EEXIST) => {
+            give_way()?;
+            make()
+        }
+        made => made,
+    };
+    made.map_err(|e| failed(what(member), e))
+}
+
+fn look(dir: &OwnedFd, name: &OsStr) -> nix::Result<FileStat> {
+    nix::sys::stat::fstatat(dir, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+fn format(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+fn node(kind: &MemberKind) -> (SFlag, u64) {
+    match kind {
+        MemberKind::CharDevice { major, minor } => {
+            (SFlag::S_IFCHR, makedev((*major).into(), (*minor).into()))
+        }
+        MemberKind::BlockDevice { major, minor } => {
+            (SFlag::S_IFBLK, makedev((*major).into(), (*minor).into()))
+        }
+        _ => (SFlag::S_IFIFO, 0),
     }
 }
 
@@ -263,53 +331,6 @@ fn refused(member: &Member, why: &str) -> Error {
         "member {} of the image: {why}",
         member.path.display()
     ))
-}
-
-/// Owner, mode, attributes. In this order: a change of owner clears set-id bits and file capabilities (chown(2)).
-fn dress(file: &OwnedFd, member: &Member) -> Result<()> {
-    let owner = (Uid::from_raw(member.uid), Gid::from_raw(member.gid));
-    fchownat(
-        file,
-        "",
-        Some(owner.0),
-        Some(owner.1),
-        AtFlags::AT_EMPTY_PATH,
-    )
-    .map_err(|e| failed(format!("owner of {}", member.path.display()), e))?;
-    if !matches!(member.kind, MemberKind::Symlink { .. }) {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(member.mode & 0o7777);
-        std::fs::set_permissions(link(file.as_fd()), mode)
-            .map_err(|e| kernel::Error::io(format!("mode of {}", member.path.display()), &e))?;
-    }
-    for (name, value) in &member.xattrs {
-        match kernel::xattr::set(file.as_fd(), name, value) {
-            // Labels of a security module, and system attributes, that this host's file system knows nothing of.
-            Err(e) if e.raw() == Some(Errno::EOPNOTSUPP as i32) => {}
-            set => set?,
-        }
-    }
-    Ok(())
-}
-
-/// By the name in `/proc`, which leads to the very file also where the descriptor is one of O_PATH.
-fn set_times(file: &OwnedFd, times: &[TimeSpec; 2], member: &Member) -> Result<()> {
-    let path = link(file.as_fd());
-    stamp(
-        nix::fcntl::AT_FDCWD,
-        &*path,
-        times,
-        UtimensatFlags::FollowSymlink,
-    )
-    .map_err(|e| failed(format!("times of {}", member.path.display()), e))
-}
-
-fn stamp<P: ?Sized + nix::NixPath>(
-    dir: BorrowedFd,
-    path: &P,
-    [access, change]: &[TimeSpec; 2],
-    flags: UtimensatFlags,
-) -> nix::Result<()> {
-    utimensat(dir, path, access, change, flags)
 }
 
 fn fill(buffer: &mut [u8], file: &File, member: &Member, content: &mut dyn Read) -> Result<()> {
@@ -342,7 +363,10 @@ fn fill(buffer: &mut [u8], file: &File, member: &Member, content: &mut dyn Read)
             left -= want as u64;
         }
     }
-    file.set_len(size).map_err(fail)
+    match segments.last() {
+        Some(last) if last.start + last.len >= size => Ok(()),
+        _ => file.set_len(size).map_err(fail),
+    }
 }
 
 #[cfg(test)]

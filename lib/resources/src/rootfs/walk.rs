@@ -61,7 +61,7 @@ fn stat(fd: &OwnedFd) -> Result<FileStat> {
 }
 
 /// The names in a directory, in the order they travel in, and whether each is a regular file's.
-fn names(dir: &OwnedFd, path: &Path) -> Result<Vec<(OsString, bool)>> {
+pub(super) fn names(dir: &OwnedFd, path: &Path) -> Result<Vec<(OsString, bool)>> {
     let fail = |e| failed(format!("list {}", path.display()), e);
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut dir = Dir::open(&*link(dir.as_fd()), flags, Mode::empty()).map_err(fail)?;
@@ -167,6 +167,13 @@ impl<'a, W: Write> Walk<'a, W> {
     fn child(&mut self, file: OwnedFd, readable: bool, path: &Path) -> Result<()> {
         let stat = stat(&file)?;
         let format = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        let (major, minor) = (major(stat.st_rdev) as u32, minor(stat.st_rdev) as u32);
+        // An overlay gives the same device to all that was removed, one more name each.
+        let removed =
+            self.overlay.is_some() && format == SFlag::S_IFCHR && (major, minor) == (0, 0);
+        if removed {
+            return self.member(&file, &stat, path, WHITEOUT);
+        }
         if stat.st_nlink > 1 && format != SFlag::S_IFDIR && format != SFlag::S_IFSOCK {
             let id = (stat.st_dev, stat.st_ino);
             if let Some(target) = self.links.get(&id) {
@@ -175,7 +182,6 @@ impl<'a, W: Write> Walk<'a, W> {
             }
             self.links.insert(id, path.to_path_buf());
         }
-        let (major, minor) = (major(stat.st_rdev) as u32, minor(stat.st_rdev) as u32);
         let kind = match format {
             SFlag::S_IFDIR => return self.directory(&file, &stat, path),
             SFlag::S_IFREG if readable => return self.regular(File::from(file), &stat, path),

@@ -2,6 +2,7 @@
 //! one pouring: these tools themselves ([`native`]), or an engine.
 
 use crate::Result;
+use crate::rootfs::Policy;
 use image::container::Engine;
 use kernel::pidfd::PidFd;
 use kernel::ptrace::Stopped;
@@ -69,6 +70,11 @@ pub trait Vessel: Debug {
     /// The layers are all there: mounts are made.
     fn mount(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    /// What of the image's file trees is not to be poured here.
+    fn policy(&self) -> Policy {
+        Policy::default()
     }
 
     /// Once the file trees are poured: read-only mounts become so.
