@@ -30,11 +30,16 @@ pub fn header(found: &Found) -> kernel::Result<Header> {
             .map(|(bit, offset, size)| XstateComponent { bit, offset, size })
             .collect(),
     };
+    header.clocks = clocks()?;
+    Ok(header)
+}
+
+/// The clocks, now.
+pub fn clocks() -> kernel::Result<Clocks> {
     let clocks = host::clocks()?;
-    header.clocks = Clocks {
+    Ok(Clocks {
         monotonic_ns: clocks.monotonic,
         boottime_ns: clocks.boottime,
         realtime_ns: clocks.realtime,
-    };
-    Ok(header)
+    })
 }

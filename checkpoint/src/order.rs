@@ -1,13 +1,15 @@
 //! When each step of a checkpoint is taken, and what happens when one fails: the container runs on.
 
 use crate::hand_over;
-use crate::header::header;
+use crate::header::{clocks, header};
 use crate::options::Options;
 use crate::phase::Phase;
 use crate::take::{self, Taken};
 use crate::target::{self, Found};
 use anyhow::{Context, anyhow};
 use image::Writer;
+use image::container::Container;
+use image::record::{self, CONTAINER, FROZEN};
 use resources::tree::{self, Frozen};
 use resources::{Error, container, engine, memory, rootfs};
 use std::io::Write;
@@ -53,14 +55,16 @@ fn hold(
     mut clock: Clock,
 ) -> anyhow::Result<Exit> {
     let progress = Progress::new(&options.common, "checkpoint");
+    let begun = clock.phase(Phase::Layers, || {
+        Begun::new(found, options, progress.counted(output))
+    })?;
     let start = Instant::now();
     let mut frozen = clock
         .phase(Phase::Freeze, || {
             tree::freeze(found.root, found.namespace.as_deref(), found.init)
         })
         .map_err(failure)?;
-    let out = progress.counted(output);
-    if let Err(error) = stream(found, options, &mut frozen, out, &mut clock) {
+    if let Err(error) = stream(found, options, &mut frozen, begun, &mut clock) {
         frozen
             .thaw()
             .map_err(failure)
@@ -81,7 +85,7 @@ fn stream(
     found: &Found,
     options: &Options,
     frozen: &mut Frozen,
-    out: impl Write,
+    begun: Begun<impl Write>,
     clock: &mut Clock,
 ) -> anyhow::Result<()> {
     let Taken {
@@ -95,8 +99,7 @@ fn stream(
         .map_err(failure)?;
     let mut writer = clock.phase(Phase::Records, || -> anyhow::Result<_> {
         let container = container::dump(&found.subject(options.files())).map_err(failure)?;
-        let mut writer = Writer::new(out, &header(found)?)?;
-        writer.record("container.json", &container)?;
+        let mut writer = begun.go_on(found, &container)?;
         rootfs::dump(found.root, &container, &mut writer).map_err(failure)?;
         writer.record("tree.json", &tree)?;
         writer.record("files.json", &files.record)?;
@@ -115,6 +118,45 @@ fn stream(
         writer.finish()?;
         Ok(())
     })
+}
+
+/// An image that is being written.
+enum Begun<W: Write> {
+    /// It has nothing yet.
+    Empty(W),
+    /// The layers of a container's image are in it: they came while the container still ran, for nothing changes in them.
+    Layers(Box<Writer<W>>, Box<Container>),
+}
+
+impl<W: Write> Begun<W> {
+    fn new(found: &Found, options: &Options, out: W) -> anyhow::Result<Self> {
+        let container = container::dump(&found.subject(options.files())).map_err(failure)?;
+        if !rootfs::has_layers(&container) {
+            return Ok(Begun::Empty(out));
+        }
+        let mut writer = Writer::new(out, &header(found)?)?;
+        writer.record(CONTAINER, &container)?;
+        rootfs::dump_layers(found.root, &mut writer).map_err(failure)?;
+        Ok(Begun::Layers(Box::new(writer), Box::new(container)))
+    }
+
+    /// With the frozen container as it was found.
+    fn go_on(self, found: &Found, container: &Container) -> anyhow::Result<Writer<W>> {
+        match self {
+            Begun::Empty(out) => {
+                let mut writer = Writer::new(out, &header(found)?)?;
+                writer.record(CONTAINER, container)?;
+                Ok(writer)
+            }
+            Begun::Layers(mut writer, before) if *before == *container => {
+                writer.record(FROZEN, &record::Frozen { clocks: clocks()? })?;
+                Ok(*writer)
+            }
+            Begun::Layers(..) => Err(anyhow!(
+                "the container's mounts, network or limits changed while the layers of its image were taken; try again"
+            )),
+        }
+    }
 }
 
 fn afterwards(options: &Options, found: &Found, frozen: Frozen) -> anyhow::Result<()> {

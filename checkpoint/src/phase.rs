@@ -9,6 +9,8 @@ pub enum Phase {
     Resolve,
     /// What cannot be taken is found while everything still runs.
     Blockers,
+    /// The layers of a container image are taken, where they travel: nothing changes in them.
+    Layers,
     /// Every task is stopped. From here to `Afterwards`, the container stands still.
     Freeze,
     /// The rooms read what the kernel holds: tasks, memory areas, descriptors.
@@ -27,6 +29,7 @@ impl Phase {
         match self {
             Phase::Resolve => "resolve",
             Phase::Blockers => "blockers",
+            Phase::Layers => "layers",
             Phase::Freeze => "freeze",
             Phase::Collect => "collect",
             Phase::Records => "records",

@@ -7,7 +7,7 @@ use crate::phase::Phase;
 use crate::pour::Pour;
 use anyhow::{Context, anyhow};
 use image::container::Container;
-use image::{Header, Reader};
+use image::{Header, Reader, header};
 use resources::namespaces::time::Clocks;
 use resources::vessel;
 use resources::{Blocker, Error};
@@ -32,10 +32,12 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     fits(reader.header()).map_err(failure)?;
     kernel::rlimit::raise_open_files()?;
     let container = container(&mut reader)?;
+    let clocks = clocks(reader.header()).map_err(failure)?;
     let vessel = timed(&mut stats, &options, Phase::Vessel, || {
-        maker::make(&container, &options, clocks(reader.header())?)
+        maker::make(&container, &options, clocks)
     })
     .map_err(failure)?;
+    let made = Instant::now();
     // The first process was forked while we had one thread; from here on there may be more.
     reader.parallel();
     progress.show();
@@ -54,6 +56,9 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
             let _ = writeln!(std::io::stderr(), "restore: {word}");
         }
     }
+    if let (Some(frozen), Some(clocks)) = (&pour.frozen, clocks) {
+        until(frozen.clocks, clocks, made)?;
+    }
     let running = timed(&mut stats, &options, Phase::Release, || release(pour)).map_err(failure)?;
     stats.time("restore", start.elapsed());
     stats.count("bytes", progress.bytes());
@@ -65,6 +70,24 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     }
     running.print(options.json)?;
     Ok(Exit::Done)
+}
+
+/// How long the layers of a container image may have taken to be taken.
+const LAYERS: Duration = Duration::from_secs(24 * 3600);
+
+/// Its clocks run since the vessel was made, from where they stood when the image was begun. The container has seen them
+/// at the freeze, which was later: they must not show less to it now.
+fn until(frozen: header::Clocks, begun: Clocks, made: Instant) -> anyhow::Result<()> {
+    let begun = u64::try_from(begun.monotonic).unwrap_or(0);
+    let ahead = Duration::from_nanos(frozen.monotonic_ns.saturating_sub(begun));
+    if ahead > LAYERS {
+        return Err(anyhow!(Failure::new(
+            Exit::BadArchive,
+            "the image was begun more than a day before its container was frozen"
+        )));
+    }
+    std::thread::sleep(ahead.saturating_sub(made.elapsed()));
+    Ok(())
 }
 
 /// A container restored.

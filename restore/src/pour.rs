@@ -7,6 +7,7 @@ use image::files::OpenFiles;
 use image::ids::{Pid, SpaceId};
 use image::memory::shared::Objects;
 use image::process::Process;
+use image::record::{FROZEN, Frozen};
 use image::rootfs::Tree as FileTree;
 use image::tree::Tree;
 use image::{Entry, Kind, Space};
@@ -39,6 +40,8 @@ pub struct Pour {
     pub files: Option<Opened>,
     /// Its memory objects.
     pub objects: Objects,
+    /// When it was frozen, where that was after the header was written.
+    pub frozen: Option<Frozen>,
     spaces: HashMap<SpaceId, Pid>,
     filler: Option<Filler>,
     trees: Option<rootfs::Pour>,
@@ -89,6 +92,7 @@ impl Pour {
             processes: BTreeMap::new(),
             files: None,
             objects: Objects::default(),
+            frozen: None,
             spaces: HashMap::new(),
             filler: None,
             trees: Some(match &layers {
@@ -116,6 +120,11 @@ impl Pour {
                 }
                 let trees = self.trees.as_mut().ok_or_else(|| misplaced(&entry))?;
                 trees.member(&member, &mut entry)?;
+                Ok(Phase::Trees)
+            }
+            (FROZEN, _) => {
+                self.reach(Step::Trees, &entry)?;
+                self.frozen = Some(entry.json()?);
                 Ok(Phase::Trees)
             }
             ("tree.json", _) => {

@@ -3,14 +3,18 @@
 use crate::container::Container;
 use crate::error::Result;
 use crate::files::OpenFiles;
+use crate::header::Clocks;
 use crate::ids::Pid;
 use crate::memory::shared::Objects;
 use crate::process::Process;
 use crate::reader::Entry;
 use crate::tree::Tree;
+use serde::{Deserialize, Serialize};
 
 /// Path of the container's own record.
 pub const CONTAINER: &str = "container.json";
+/// Path of the record of the freeze.
+pub const FROZEN: &str = "frozen.json";
 /// Path of the record of the process tree.
 pub const TREE: &str = "tree.json";
 /// Path of the record of memory objects.
@@ -23,11 +27,21 @@ pub fn process(pid: Pid) -> String {
     format!("process/{pid}.json")
 }
 
+/// The freeze, where layers of a container image come before it in the stream: then the header is older than it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Frozen {
+    /// The clocks at the freeze.
+    pub clocks: Clocks,
+}
+
 /// Any record after the header.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     /// `container.json`.
     Container(Box<Container>),
+    /// `frozen.json`.
+    Frozen(Frozen),
     /// `tree.json`.
     Tree(Tree),
     /// `memory.json`.
@@ -43,6 +57,7 @@ impl Record {
     pub fn read(entry: &mut Entry<'_>) -> Result<Record> {
         match entry.path() {
             CONTAINER => entry.json().map(Record::Container),
+            FROZEN => entry.json().map(Record::Frozen),
             TREE => entry.json().map(Record::Tree),
             MEMORY => entry.json().map(Record::Memory),
             FILES => entry.json().map(Record::Files),
