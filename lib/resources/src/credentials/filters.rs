@@ -117,7 +117,7 @@ fn load(stub: &mut Stub, index: usize, filter: &Filter) -> Result<()> {
     let (address, _) = stub.scratch()?;
     let program = &filter.program.0;
     let count = program.len() / 8;
-    if program.len() % 8 != 0 || !(1..=MOST_INSTRUCTIONS).contains(&count) {
+    if !program.len().is_multiple_of(8) || !(1..=MOST_INSTRUCTIONS).contains(&count) {
         return Err(Error::Refused(format!(
             "the image has a seccomp filter of {} bytes, which is no program",
             program.len()
