@@ -113,7 +113,8 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
         Some(_) => Some(kernel::namespaces::last_pid(found.root)?),
         None => None,
     };
-    let tree = tree::dump(frozen, found.root, &is_subreaper, last_pid, stub)?;
+    let mut tree = tree::dump(frozen, found.root, &is_subreaper, last_pid, stub)?;
+    tree.terminals = files.terminals.clone();
     Ok(Taken {
         tree,
         files,

@@ -12,7 +12,7 @@ use image::rootfs::Tree as FileTree;
 use image::tree::Tree;
 use image::{Entry, Kind, Space};
 use kernel::remote::Stub;
-use resources::files::{Opened, Stdio, external};
+use resources::files::{Opened, Stdio, Terminals, external};
 use resources::memory::pages::{self, Filler};
 use resources::vessel::Vessel;
 use resources::{Error, Result, Target, files, limits, memory, rootfs, tree};
@@ -48,6 +48,8 @@ pub struct Pour {
     /// Until the layers of an image are there that come along, and the mounts can be made.
     mounting: Option<Container>,
     stdio: Stdio,
+    /// Its terminals, between growth and files.
+    terminals: Option<Terminals>,
     step: Step,
 }
 
@@ -102,6 +104,7 @@ impl Pour {
             mounting: layers.map(|_| container.clone()),
             vessel,
             stdio,
+            terminals: None,
             step: Step::Trees,
         })
     }
@@ -135,7 +138,9 @@ impl Pour {
             ("files.json", _) => {
                 self.reach(Step::Files, &entry)?;
                 let record: OpenFiles = entry.json()?;
-                self.files = Some(files::open(record, &mut self.target, &self.stdio)?);
+                let terminals = self.terminals.take().ok_or_else(|| misplaced(&entry))?;
+                let opened = files::open(record, terminals, &mut self.target, &self.stdio)?;
+                self.files = Some(opened);
                 Ok(Phase::Files)
             }
             (_, Kind::Blob) => {
@@ -205,7 +210,9 @@ impl Pour {
             }
             false => Stub::install(first, tree.stub)?,
         };
-        let mut grown = tree::grow(&tree, first, is_root)?;
+        let terminals = Terminals::make(&tree.terminals, self.target.root_pid, &self.stdio)?;
+        let mut grown = tree::grow(&tree, first, is_root, &terminals)?;
+        self.terminals = Some(terminals);
         self.init = grown.init.take();
         self.numbers = grown.numbers;
         self.target.processes = grown.processes;

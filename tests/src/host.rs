@@ -114,7 +114,11 @@ impl Host {
                 .tempdir()
                 .expect("a directory"),
         };
-        host.sh(&format!("hostname {name}")).ok();
+        // With terminals of its own: their numbers are taken and given back by nobody else.
+        host.sh(&format!(
+            "hostname {name} && mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts"
+        ))
+        .ok();
         host
     }
 

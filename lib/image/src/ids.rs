@@ -26,5 +26,7 @@ id!(/// A mount in the container's mount namespace (the mountinfo id at the sour
     MountId);
 id!(/// A pipe: both of its ends refer to it.
     PipeId);
+id!(/// A terminal: both of its sides refer to it.
+    TerminalId);
 id!(/// A bulk entry `data/N` of the stream.
     BlobId);

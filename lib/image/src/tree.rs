@@ -1,5 +1,6 @@
 //! `tree.json`: who is whose child, and what they share. The shape of the task tree, before anything is poured into it.
 
+use crate::files::tty::Terminal;
 use crate::ids::{Pid, SpaceId, TableId};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,8 @@ pub struct Tree {
     /// A page-aligned address at which every address space of the container has room for the stub that makes remote
     /// calls while the container is rebuilt.
     pub stub: u64,
+    /// Terminals, with what is in them.
+    pub terminals: Vec<Terminal>,
 }
 
 /// One process in the tree.
@@ -32,6 +35,8 @@ pub struct Process {
     pub sid: Pid,
     /// The signal the parent gets at its end; -1 where none is known.
     pub exit_signal: i32,
+    /// It has a controlling terminal, which is that of its session (`tty_nr` in proc_pid_stat(5)).
+    pub terminal: bool,
     /// Alive, with its record in `process/PID.json`, or dead and not yet waited for.
     pub state: State,
 }

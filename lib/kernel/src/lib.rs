@@ -32,6 +32,7 @@ pub mod rtnetlink;
 pub mod sched;
 pub mod sock_diag;
 pub mod socket;
+pub mod tty;
 pub mod userfault;
 pub mod vm;
 pub mod within;

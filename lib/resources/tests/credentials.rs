@@ -175,6 +175,7 @@ fn with_threads(poor: &Poor) -> TargetProcess {
         processes: Vec::new(),
         last_pid: None,
         stub: STUB,
+        terminals: Vec::new(),
     };
     let mut numbers = Numbers::of(poor.pid, &tree).unwrap();
     threads::create(&mut target, &[1, 50, 60], &mut numbers).unwrap();

@@ -105,7 +105,13 @@ fn grows_again(script: &str) {
     let Event::Stop(stopped) = running.wait().unwrap() else {
         panic!("no stop");
     };
-    let grown = tree::grow(&tree, Stub::install(stopped, STUB).unwrap(), true).unwrap();
+    let grown = tree::grow(
+        &tree,
+        Stub::install(stopped, STUB).unwrap(),
+        true,
+        &Default::default(),
+    )
+    .unwrap();
     assert_eq!(target.shapes(), before);
     assert_eq!(
         grown.processes.len(),
@@ -136,7 +142,7 @@ fn a_tree_grows_again_where_no_task_may_choose_a_pid() {
         let before = source.shapes();
         let tree = taken(&source);
         let first = Stub::install(poor.stop(), STUB).unwrap();
-        let mut grown = tree::grow(&tree, first, true).unwrap();
+        let mut grown = tree::grow(&tree, first, true, &Default::default()).unwrap();
         // Besides the tree there is one of ours.
         assert_eq!(shapes(poor.pid).len(), before.len() + 1);
         for process in &tree.processes {
@@ -171,7 +177,7 @@ fn a_pid_that_is_taken_is_waited_for_where_no_task_may_choose_it() {
         std::thread::sleep(Duration::from_millis(100));
         drop(counter);
     });
-    let grown = tree::grow(&tree, target.leader, true).unwrap();
+    let grown = tree::grow(&tree, target.leader, true, &Default::default()).unwrap();
     leaving.join().unwrap();
     assert_eq!(shapes(poor.pid).len(), 3);
     assert!(grown.processes.contains_key(&other.pid));

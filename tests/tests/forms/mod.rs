@@ -94,6 +94,7 @@ pub fn start<W: Write>(out: W, header: &Header) -> Writer<W> {
         pgid: 1,
         sid: 1,
         exit_signal: 17,
+        terminal: false,
         state: State::Alive {
             threads: vec![1],
             space: SpaceId(1),
@@ -116,6 +117,7 @@ pub fn start<W: Write>(out: W, header: &Header) -> Writer<W> {
         processes: vec![process, dead],
         last_pid: Some(7),
         stub: 0x10000,
+        terminals: vec![],
     };
     writer.record("tree.json", &tree).expect("a tree");
     writer

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct External {
-    /// What it was: `pipe:[4711]`, `/dev/pts/3`.
+    /// What it was: `pipe:[4711]`, `/var/log/web.log`.
     pub was: Name,
     /// Which of the standard descriptors.
     pub stream: Stream,

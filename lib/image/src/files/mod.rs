@@ -22,6 +22,7 @@ pub mod regular;
 pub mod signalfd;
 pub mod table;
 pub mod timerfd;
+pub mod tty;
 
 /// Everything open in the container.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -113,6 +114,8 @@ pub enum File {
     Socket(crate::sockets::Socket),
     /// A file of procfs, sysfs or another file system that the kernel makes up.
     Procfile(procfile::Procfile),
+    /// A terminal.
+    Tty(tty::Tty),
     /// Standard input, output or error whose other side is outside the container.
     External(external::External),
 }

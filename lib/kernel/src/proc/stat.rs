@@ -39,6 +39,17 @@ impl Stat {
         self.field(6) as Pid
     }
 
+    /// Device number of the controlling terminal (field 7).
+    pub fn terminal(&self) -> Option<(u32, u32)> {
+        let number = self.field(7) as u32;
+        (number != 0).then(|| crate::tty::decode(number))
+    }
+
+    /// Its foreground process group (field 8).
+    pub fn foreground(&self) -> Pid {
+        self.field(8) as Pid
+    }
+
     /// Ticks after boot at which the process started (field 22): with the pid, its identity.
     pub fn starttime(&self) -> u64 {
         self.field(22) as u64
@@ -104,6 +115,7 @@ mod tests {
         );
         assert_eq!((stat.ppid(), stat.pgrp(), stat.session()), (1, 4711, 4700));
         assert_eq!(stat.starttime(), 12345);
+        assert_eq!((stat.terminal(), stat.foreground()), (Some((136, 0)), 4711));
         assert_eq!(
             (stat.exit_signal(), stat.processor(), stat.exit_code()),
             (17, 3, 256)

@@ -8,7 +8,7 @@ use kernel::proc::fdinfo::{self, FdInfo};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Where an open file description is at hand: a process of ours (or we ourselves), and its descriptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Holder {
     /// Our pid of the process.
     pub pid: kernel::Pid,
@@ -66,7 +66,13 @@ impl Borrowed {
     pub fn look(holder: Holder, fd: OwnedFd) -> Result<Self> {
         let proc = Proc::process(holder.pid);
         let link = proc.link(&format!("fd/{}", holder.number))?;
-        let fdinfo = fdinfo::parse(&proc.text(&format!("fdinfo/{}", holder.number))?)?;
+        let mut fdinfo = fdinfo::parse(&proc.text(&format!("fdinfo/{}", holder.number))?)?;
+        // The slave of a terminal keeps an O_CLOEXEC that it was opened with among its status flags (ptm_open_peer,
+        // drivers/tty/pty.c), where it says nothing of a descriptor: standard streams are there to be inherited.
+        let stuck = descriptor::flags(fd.as_fd())? & descriptor::O_CLOEXEC != 0;
+        if stuck && (0..=2).contains(&holder.number) {
+            fdinfo.flags &= !descriptor::O_CLOEXEC as u32;
+        }
         let seen = Seen {
             holder,
             link: Name::from(link.as_path()),

@@ -5,7 +5,7 @@ use super::kind::{Kind, kind};
 use super::surroundings::Surroundings;
 use super::{Blob, contents};
 use super::{deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd, opath};
-use super::{pidfd, pipe, procfile, regular, signalfd, timerfd};
+use super::{pidfd, pipe, procfile, regular, signalfd, timerfd, tty};
 use crate::{Blocker, Error, Result, Source, sockets};
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
 use image::ids::{BlobId, FileId, PipeId, SharedId};
@@ -32,6 +32,8 @@ pub struct Collector<'a> {
     /// Borrowed descriptors that stand for what was in flight.
     kept: Vec<OwnedFd>,
     pipes: HashMap<(u64, u64), PipeId>,
+    /// Those an open file of which was met; their ids are their places.
+    pub(crate) terminals: Vec<tty::Met>,
     pub(crate) objects: HashMap<(u64, u64), SharedId>,
     pub(crate) record: OpenFiles,
     pub(crate) blobs: Vec<Blob>,
@@ -51,6 +53,7 @@ impl<'a> Collector<'a> {
             sockets: Vec::new(),
             kept: Vec::new(),
             pipes: HashMap::new(),
+            terminals: Vec::new(),
             objects: HashMap::new(),
             record: OpenFiles::default(),
             blobs: Vec::new(),
@@ -185,6 +188,7 @@ impl<'a> Collector<'a> {
             Kind::Memfd => File::Memfd(memfd::dump(&file, self)?),
             Kind::Pidfd => File::Pidfd(pidfd::dump(&file, self)?),
             Kind::Procfile => File::Procfile(procfile::dump(&file, self)?),
+            Kind::Tty => File::Tty(tty::dump(&file, self)?),
             Kind::External(stream) => File::External(external::dump(&file, stream)),
             Kind::Epoll | Kind::Socket => return Ok(()),
         };

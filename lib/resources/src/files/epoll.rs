@@ -60,7 +60,11 @@ pub(crate) fn resume(
             match kinds.get(&watch.file).map(|f| &f.file) {
                 // Bound to the signals of whoever registers it (fs/signalfd.c, signalfd_poll): done in the task.
                 Some(File::Signalfd(_)) => there.push((file.id, watch)),
-                Some(kind) => here.push((file.id, watch, matches!(kind, File::External(_)))),
+                Some(kind) => here.push((
+                    file.id,
+                    watch,
+                    matches!(kind, File::External(_) | File::Tty(_)),
+                )),
                 None => target.file(watch.file).map(drop)?,
             }
         }

@@ -24,6 +24,7 @@ pub(crate) enum Kind {
     Pidfd,
     Socket,
     Procfile,
+    Tty,
     External(Stream),
 }
 
@@ -242,13 +243,10 @@ fn device(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obsta
         return Ok(Kind::Device);
     }
     if is_terminal(node) {
-        return match around.stream(file) {
-            Some(stream) => Ok(Kind::External(stream)),
-            None => Err(obstacle(
-                format!("the terminal {shown}"),
-                "terminals are not supported yet, but as standard input and output; run it with setsid and without a terminal",
-            )),
-        };
+        return around
+            .terminals
+            .judge(file, !around.is_outside(file))
+            .map(|()| Kind::Tty);
     }
     Err(obstacle(
         format!("the device {shown} ({}:{})", node.0, node.1),

@@ -26,16 +26,19 @@ mod signalfd;
 mod surroundings;
 pub(crate) mod table;
 mod timerfd;
+mod tty;
 
 pub use collect::Collector;
 pub use external::Stdio;
 pub use opened::{Opened, open};
+pub use tty::Terminals;
 
 use crate::{Blocker, Error, Result, Source, Target, sockets};
 use borrowed::{Borrowed, Holder};
 use image::files::OpenFiles;
 use image::files::fs::Fs;
 use image::files::table::Table;
+use image::files::tty::Terminal;
 use image::ids::{BlobId, Pid, SharedId, TableId};
 use kernel::descriptor::{
     O_ASYNC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_PATH, O_TMPFILE_BIT, O_TRUNC,
@@ -55,6 +58,8 @@ use surroundings::Surroundings;
 pub struct Taken {
     /// `files.json`.
     pub record: OpenFiles,
+    /// Terminals, for `tree.json`.
+    pub terminals: Vec<Terminal>,
     /// Nameless files that it has, by device and inode: areas that map one refer to it.
     pub inodes: HashMap<(u64, u64), SharedId>,
     tables: HashMap<TableId, Table>,
@@ -234,6 +239,7 @@ pub fn dump(source: &mut Source) -> Result<Taken> {
         }
     }
     collector.take_all()?;
+    let terminals = tty::terminals(&mut collector)?;
     let Collector {
         record,
         blobs,
@@ -243,6 +249,7 @@ pub fn dump(source: &mut Source) -> Result<Taken> {
     source.objects = objects.clone();
     Ok(Taken {
         record,
+        terminals,
         inodes: objects,
         tables,
         fs,

@@ -1,6 +1,7 @@
 //! Files made again: on our side, before any process has them; then what can only be done once all processes do.
 
 use super::external::Stdio;
+use super::tty::Terminals;
 use super::{contents, deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd};
 use super::{fs, opath, ours, pidfd, pipe, procfile, regular, signalfd, table, timerfd};
 use crate::{Error, Result, Target, locks, sockets};
@@ -92,6 +93,7 @@ struct Maker<'a> {
     record: &'a OpenFiles,
     root: &'a Root,
     stdio: &'a Stdio,
+    terminals: Terminals,
     fills: Fills,
     /// Nameless files whose first open file description was given out.
     given: HashSet<SharedId>,
@@ -99,13 +101,20 @@ struct Maker<'a> {
     fifos: HashMap<PipeId, OwnedFd>,
 }
 
-/// Makes all open files on our side, into `target.files`, and nameless ones into `target.objects`.
-pub fn open(record: OpenFiles, target: &mut Target, stdio: &Stdio) -> Result<Opened> {
+/// Makes all open files on our side, into `target.files`, and nameless ones into `target.objects`. The terminals are those
+/// with which the tree has grown.
+pub fn open(
+    record: OpenFiles,
+    terminals: Terminals,
+    target: &mut Target,
+    stdio: &Stdio,
+) -> Result<Opened> {
     let root = Root::of(target.root_pid)?;
     let mut maker = Maker {
         record: &record,
         root: &root,
         stdio,
+        terminals,
         fills: Fills::default(),
         given: HashSet::new(),
         ends: HashMap::new(),
@@ -125,6 +134,7 @@ pub fn open(record: OpenFiles, target: &mut Target, stdio: &Stdio) -> Result<Ope
         }
     }
     made.fill(&sockets, target)?;
+    maker.terminals.finish()?;
     for file in &record.files {
         settle(file, target.file(file.id)?.as_fd())?;
     }
@@ -168,7 +178,7 @@ impl Maker<'_> {
         }
     }
 
-    fn make(&mut self, file: &OpenFile, target: &Target) -> Result<OwnedFd> {
+    fn make(&mut self, file: &OpenFile, target: &mut Target) -> Result<OwnedFd> {
         let (flags, position, root) = (file.flags, file.position, self.root);
         match &file.file {
             File::Regular(regular) => regular::restore(regular, flags, position, root),
@@ -186,6 +196,7 @@ impl Maker<'_> {
             File::Inotify(inotify) => inotify::restore(inotify),
             File::Pidfd(pidfd) => pidfd::restore(pidfd, flags, target),
             File::Procfile(procfile) => procfile::restore(procfile, flags, root),
+            File::Tty(tty) => self.terminals.open(tty, flags, root, target),
             File::External(external) => external::restore(external, flags, self.stdio),
             File::Socket(_) => Err(Error::Refused(format!(
                 "open file {} is a socket, which is made with all others",

@@ -2,8 +2,9 @@
 //! what its standard input and output are.
 
 use super::borrowed::{Borrowed, Holder, Seen};
-use super::kind::{Obstacle, is_terminal, obstacle};
+use super::kind::{Obstacle, obstacle};
 use super::search;
+use super::tty::Sides;
 use crate::Result;
 use crate::namespaces::is_own;
 use image::files::external::Stream;
@@ -32,7 +33,8 @@ pub(crate) struct Surroundings {
     processes: HashSet<kernel::Pid>,
     pipes: HashMap<(u64, u64), Ends>,
     standard: HashMap<(u64, u64), Stream>,
-    standard_terminal: bool,
+    /// Which side of which terminal each descriptor is.
+    pub terminals: Sides,
 }
 
 /// Which ends of a pipe are inside, and whether the others are closed.
@@ -66,7 +68,7 @@ impl Surroundings {
             processes: pids.iter().copied().collect(),
             pipes: HashMap::new(),
             standard: HashMap::new(),
-            standard_terminal: false,
+            terminals: Sides::default(),
         })
     }
 
@@ -93,9 +95,9 @@ impl Surroundings {
             if stream == Stream::Output {
                 *known = stream;
             }
-            self.standard_terminal |= is_terminal(file.stat.node);
         }
-        Ok(())
+        let path = self.inside(&file.link);
+        self.terminals.note(file, &self.root, path.as_ref())
     }
 
     /// Whether any writer of this pipe writes packets.
@@ -115,15 +117,12 @@ impl Surroundings {
     /// Which standard stream a file is, here or in another process of the container.
     pub fn stream(&self, file: &Seen) -> Option<Stream> {
         let key = file.key();
-        if let Some(stream) = self.standard.get(&key) {
-            return Some(match file.flags() & O_ACCMODE {
-                O_RDONLY => Stream::Input,
-                O_WRONLY if *stream == Stream::Input => Stream::Output,
-                _ => *stream,
-            });
-        }
-        // /dev/tty: another node for the same terminal.
-        (self.standard_terminal && file.stat.node == (5, 0)).then_some(Stream::Output)
+        let stream = self.standard.get(&key)?;
+        Some(match file.flags() & O_ACCMODE {
+            O_RDONLY => Stream::Input,
+            O_WRONLY if *stream == Stream::Input => Stream::Output,
+            _ => *stream,
+        })
     }
 
     /// Who outside holds the other end of a pipe, in words.

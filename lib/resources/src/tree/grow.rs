@@ -2,6 +2,7 @@
 
 use super::numbers::{Born, Numbers, Patience};
 use super::plan::{OUTSIDE, Step, plan};
+use crate::files::Terminals;
 use crate::{Error, Result, TargetProcess};
 use image::ids::Pid;
 use image::tree::{State, Tree};
@@ -23,13 +24,17 @@ pub struct Grown {
 }
 
 /// Grows `tree` from its first process: the root itself, or our own init.
-pub fn grow(tree: &Tree, first: Stub, first_is_root: bool) -> Result<Grown> {
+/// Sessions get their terminals before they have members, who inherit them.
+pub fn grow(tree: &Tree, first: Stub, first_is_root: bool, terminals: &Terminals) -> Result<Grown> {
     let start = if first_is_root { tree.root } else { OUTSIDE };
     let steps = plan(tree, start).map_err(Error::Refused)?;
     let mut numbers = Numbers::of(first.tid(), tree)?;
     let mut tasks = BTreeMap::from([(start, first)]);
     for step in steps {
         make(&mut tasks, &mut numbers, tree, step)?;
+        if let Step::Setsid { pid } = step {
+            terminals.control(pid, task(&mut tasks, pid)?)?;
+        }
     }
     let init = if first_is_root {
         None
@@ -51,6 +56,7 @@ pub fn grow(tree: &Tree, first: Stub, first_is_root: bool) -> Result<Grown> {
             },
         );
     }
+    terminals.settle(tree, &mut processes)?;
     if let (Some(last), Some(root)) = (tree.last_pid, processes.get_mut(&tree.root))
         && numbers.are_chosen()
     {

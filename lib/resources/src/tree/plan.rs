@@ -324,6 +324,7 @@ mod tests {
             pgid,
             sid,
             exit_signal: 17,
+            terminal: false,
             state: State::Alive {
                 threads: vec![pid],
                 space: SpaceId(pid as u32),
@@ -340,6 +341,7 @@ mod tests {
             processes,
             last_pid: None,
             stub: 0x10000,
+            terminals: vec![],
         }
     }
 

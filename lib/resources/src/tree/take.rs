@@ -58,7 +58,7 @@ fn is_visitor(parent: kernel::Pid, namespace_depth: usize) -> bool {
     parent == 0 || numbers.is_ok_and(|numbers| numbers.len() < namespace_depth)
 }
 
-/// Takes the tree. `root` is ours; `last_pid` the newest pid of an own namespace; `stub` a place free in all memories.
+/// Takes the tree, but for its terminals, which are found with its files. `root` is ours; `last_pid` the newest pid of an own namespace; `stub` a place free in all memories.
 pub fn dump(
     frozen: &Frozen,
     root: kernel::Pid,
@@ -93,6 +93,7 @@ pub fn dump(
         processes: parents_first(processes),
         last_pid,
         stub,
+        terminals: Vec::new(),
     };
     // What cannot grow again must be known now, not on the other host.
     let first = if root == 1 { root } else { OUTSIDE };
@@ -129,6 +130,7 @@ fn shape(frozen: &Frozen, pid: kernel::Pid, state: State) -> Result<Process> {
         pgid: member(own("NSpgid")?, host_group),
         sid: member(own("NSsid")?, host_session),
         exit_signal: stat.exit_signal(),
+        terminal: stat.terminal().is_some(),
         state,
     })
 }
