@@ -2,6 +2,7 @@
 
 use crate::{Error, Pid, Result};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub mod family;
@@ -44,7 +45,7 @@ impl Proc {
     /// A file as bytes.
     pub fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.path(name);
-        fs::read(&path).map_err(|e| Error::io(format!("read {}", path.display()), &e))
+        read(&path).map_err(|e| Error::io(format!("read {}", path.display()), &e))
     }
 
     /// A file as text; bytes that are not UTF-8 are replaced, so use it for texts that have none.
@@ -62,6 +63,13 @@ impl Proc {
     pub fn numbers(&self, name: &str) -> Result<Vec<i32>> {
         numbers(&self.path(name))
     }
+}
+
+/// A file that says it is empty, read with few calls.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4096);
+    fs::File::open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What `/proc/self/fd` says a descriptor of ours is open on.

@@ -4,6 +4,7 @@ use crate::Result;
 use image::threads::Scheduling;
 use kernel::proc::Proc;
 use kernel::sched::{self, Attributes};
+use std::sync::LazyLock;
 
 /// `SCHED_DEADLINE` alone has a runtime of its own; for others it is the slice the scheduler gives.
 const SCHED_DEADLINE: u32 = 6;
@@ -26,7 +27,6 @@ pub(super) fn dump(tid: kernel::Pid) -> Result<Scheduling> {
         )
     })?;
     let processors = sched::processors(tid)?;
-    let online = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Scheduling {
         policy: found.policy,
         flags: found.flags & FLAGS,
@@ -35,17 +35,18 @@ pub(super) fn dump(tid: kernel::Pid) -> Result<Scheduling> {
         runtime: if own { found.runtime } else { 0 },
         deadline: found.deadline,
         period: found.period,
-        processors: (processors.len() < online.max(configured())).then_some(processors),
+        processors: (processors.len() < *ONLINE).then_some(processors),
         io_priority: sched::io_priority(tid)?,
         timer_slack: slack,
     })
 }
 
-/// How many processors are online, whichever of them we may use ourselves.
-fn configured() -> usize {
+/// How many processors are online, whichever of them we may use ourselves. Asked once: it is the same for all threads.
+static ONLINE: LazyLock<usize> = LazyLock::new(|| {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    count(&text)
-}
+    let ours = std::thread::available_parallelism().map_or(1, usize::from);
+    count(&text).max(ours)
+});
 
 /// Counts a list like `0-3,8`.
 fn count(list: &str) -> usize {
