@@ -90,7 +90,10 @@ pub fn find(target: &str) -> Result<Found> {
             }
             match engine::find(engine, container).map_err(failure)? {
                 Some(owned) => of_engine(owned),
-                None => Err(none(format!("{engine} has no container {container} here"))),
+                None => {
+                    engine::answers(engine).map_err(failure)?;
+                    Err(none(format!("{engine} has no container {container} here")))
+                }
             }
         }
         None => anywhere(target),

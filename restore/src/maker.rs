@@ -66,6 +66,8 @@ fn native_options(options: &Options, clocks: Option<Clocks>) -> Result<native::O
         ("--pod", options.pod.is_some()),
         ("--ip", options.ip.is_some()),
         ("--volumes", options.volumes.is_some()),
+        ("--bundle", options.bundle.is_some()),
+        ("--console-socket", options.console_socket.is_some()),
     ];
     if let Some((option, _)) = engines_only.iter().find(|(_, given)| *given) {
         return Err(Error::Refused(format!(
@@ -126,6 +128,8 @@ fn engine_options(options: &Options, clocks: Option<Clocks>) -> Result<engine::O
             Volumes::Keep => engine::Volumes::Keep,
             Volumes::Replace => engine::Volumes::Replace,
         }),
+        bundle: options.bundle.clone(),
+        console_socket: options.console_socket.clone(),
         clocks,
     })
 }

@@ -61,6 +61,14 @@ pub struct Options {
     #[arg(long)]
     pub file_locks: bool,
 
+    /// The bundle that runc or crun makes it from [default: the one it came from]
+    #[arg(long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+
+    /// Who takes the other side of its terminal, where its bundle asks for one, as runc(8) has it
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+
     /// Its root file system, instead of the one it had
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<PathBuf>,

@@ -9,6 +9,7 @@ pub mod descriptor;
 pub mod elf;
 pub mod error;
 pub mod event;
+pub mod fanotify;
 pub mod guardian;
 pub mod host;
 pub mod kcmp;

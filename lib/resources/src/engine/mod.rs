@@ -13,7 +13,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 pub mod create;
+pub mod docker;
 pub mod podman;
+pub mod runc;
 
 /// A running container of an engine's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +36,19 @@ pub struct Owned {
 /// that is there and cannot be taken as it is (paused, ended) is an error that says what to do.
 pub fn find(engine: Engine, name: &str) -> Result<Option<Owned>> {
     match engine {
-        Engine::Podman if here(engine) => podman::find(name),
-        _ => Ok(None),
+        _ if !here(engine) => Ok(None),
+        Engine::Native => Ok(None),
+        Engine::Podman => podman::find(name),
+        Engine::Docker => docker::find(name),
+        Engine::Runc | Engine::Crun => runc::find(engine, name),
+    }
+}
+
+/// Why an engine that is here has no container of a name: an error where it cannot be asked at all.
+pub fn answers(engine: Engine) -> Result<()> {
+    match engine {
+        Engine::Docker => docker::answers(),
+        _ => Ok(()),
     }
 }
 
@@ -49,8 +62,7 @@ pub fn stop(owned: &Owned, mut frozen: Frozen) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    stopping.finish();
-    Ok(())
+    stopping.finish(owned)
 }
 
 /// Ends a container that was left frozen (`--leave-frozen`) in the same way.
@@ -61,8 +73,7 @@ pub fn stop_left_frozen(owned: &Owned, name: &str) -> Result<()> {
         std::thread::sleep(Duration::from_millis(1));
     }
     cgroups::kill(name)?;
-    stopping.finish();
-    Ok(())
+    stopping.finish(owned)
 }
 
 /// Whether a process is gone, or has been sent SIGKILL.
@@ -78,11 +89,8 @@ impl Stopping {
     fn begin(owned: &Owned) -> Result<Self> {
         let mut command = match owned.engine {
             Engine::Podman => podman::stop(&owned.id),
-            engine => {
-                return Err(Error::Refused(format!(
-                    "containers of {engine} cannot be ended by it"
-                )));
-            }
+            Engine::Docker => docker::stop(&owned.id),
+            engine => runc::kill(engine, &owned.id),
         };
         let made = command
             .stdin(Stdio::null())
@@ -97,8 +105,13 @@ impl Stopping {
         matches!(self.0.try_wait(), Ok(Some(status)) if !status.success())
     }
 
-    fn finish(mut self) {
+    fn finish(mut self, owned: &Owned) -> Result<()> {
         let _ = self.0.wait();
+        match owned.engine {
+            // As `runc checkpoint` does.
+            engine @ (Engine::Runc | Engine::Crun) => runc::delete(engine, &owned.id),
+            _ => Ok(()),
+        }
     }
 }
 

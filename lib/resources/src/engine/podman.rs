@@ -169,7 +169,7 @@ fn volumes(inspect: &Value) -> Result<Vec<Volume>> {
     Ok(found)
 }
 
-fn map(value: Option<&Value>) -> BTreeMap<String, String> {
+pub(super) fn map(value: Option<&Value>) -> BTreeMap<String, String> {
     let all = value.and_then(Value::as_object).into_iter().flatten();
     all.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_string())))
         .collect()

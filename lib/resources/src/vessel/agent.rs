@@ -26,6 +26,8 @@ const BUSY: Duration = Duration::from_secs(10);
 pub struct Call {
     program: String,
     args: Vec<String>,
+    /// What it reads on its standard input, where that is read at all ([`Streams::Read`]).
+    input: Option<String>,
 }
 
 impl Call {
@@ -34,7 +36,13 @@ impl Call {
         Call {
             program: program.to_string(),
             args: args.into_iter().map(Into::into).collect(),
+            input: None,
         }
+    }
+
+    /// The same call, which reads this on its standard input.
+    pub fn reading(self, input: Option<String>) -> Self {
+        Call { input, ..self }
     }
 
     fn about(&self, printed: &str) -> Call {
@@ -47,6 +55,7 @@ impl Call {
                     _ => arg.clone(),
                 })
                 .collect(),
+            input: None,
         }
     }
 }
@@ -210,7 +219,13 @@ fn serve(line: UnixStream, offsets: Option<Offsets>) {
 /// The engine may be busy with the end of the container's process, and refuses meanwhile.
 fn take_back(undo: &Call) {
     let deadline = Instant::now() + BUSY;
-    while run(undo, Streams::Read).status != Some(0) && Instant::now() < deadline {
+    loop {
+        let answer = run(undo, Streams::Read);
+        // What the engine has taken away itself (`--rm`) is gone.
+        let gone = answer.stderr.to_lowercase().contains("no such");
+        if answer.status == Some(0) || gone || Instant::now() > deadline {
+            return;
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -256,7 +271,10 @@ fn run(call: &Call, streams: Streams) -> Answer {
     let mut command = Command::new(&call.program);
     command.args(&call.args);
     let output = match streams {
-        Streams::Read => command.stdin(Stdio::null()).output(),
+        Streams::Read => match &call.input {
+            Some(input) => fed(command, input),
+            None => command.stdin(Stdio::null()).output(),
+        },
         Streams::Null => command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -277,6 +295,17 @@ fn run(call: &Call, streams: Streams) -> Answer {
             stderr: format!("cannot be called: {e}"),
         },
     }
+}
+
+fn fed(mut command: Command, input: &str) -> std::io::Result<std::process::Output> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
+    // One that does not want it all has said why, or does without.
+    let _ = child
+        .stdin
+        .take()
+        .map(|mut pipe| pipe.write_all(input.as_bytes()));
+    child.wait_with_output()
 }
 
 fn silent(status: std::process::ExitStatus) -> std::process::Output {

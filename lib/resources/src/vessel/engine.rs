@@ -3,9 +3,9 @@
 
 use super::Vessel;
 use super::agent::{Agent, Call, Streams};
-use crate::engine::podman;
+use crate::engine::create::{self, Creation, Wishes};
 use crate::namespaces::time::{self, Clocks};
-use crate::{Blocker, Error, Result};
+use crate::{Error, Result};
 use image::container::{Container, Engine};
 use image::engine::{Attachment, Configuration};
 use image::namespaces::time::Offsets;
@@ -16,10 +16,15 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use serde_json::Value;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+mod docker;
+pub mod gate;
+mod podman;
+mod runc;
 
 /// How long an engine may take from being asked to start a container to its process's exec.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,6 +50,10 @@ pub struct Options {
     pub networks: Vec<String>,
     /// `--volumes`: what becomes of volumes that are here already; none: that is an error.
     pub volumes: Option<Volumes>,
+    /// `--bundle`, for runc and crun; none: the one it came from.
+    pub bundle: Option<PathBuf>,
+    /// `--console-socket`, for runc and crun: who takes the other side of its terminal.
+    pub console_socket: Option<PathBuf>,
     /// What its clocks are to show; none: the host's.
     pub clocks: Option<Clocks>,
 }
@@ -70,11 +79,19 @@ pub struct Engined {
     agent: Option<Agent>,
     addresses: Vec<IpAddr>,
     changed: Vec<(IpAddr, IpAddr)>,
+    warnings: Vec<String>,
+    /// Whether the agent still awaits the end of the engine's `start`.
+    starting: bool,
+    /// What is left to be said to the engine once all is well.
+    finally: Vec<Call>,
     released: bool,
 }
 
 /// Has the engine make the container. The calling process must have one thread.
 pub fn make(engine: Engine, container: &Container, options: &Options) -> Result<Engined> {
+    if let Engine::Runc | Engine::Crun = engine {
+        return runc::make(engine, container, options);
+    }
     let configuration = container.configuration.as_ref().ok_or_else(|| {
         Error::Refused(format!(
             "the image does not say how {engine} would make this container: it was taken from none; restore it natively \
@@ -82,117 +99,109 @@ pub fn make(engine: Engine, container: &Container, options: &Options) -> Result<
         ))
     })?;
     match engine {
-        Engine::Podman => of_podman(container, configuration, options),
-        _ => Err(Error::Refused(format!(
-            "containers of {engine} cannot be restored yet"
-        ))),
+        Engine::Docker => docker::make(container, configuration, options),
+        _ => podman::make(container, configuration, options),
     }
 }
 
-fn of_podman(
-    container: &Container,
-    configuration: &Configuration,
-    options: &Options,
-) -> Result<Engined> {
-    const PROGRAM: &str = podman::PROGRAM;
-    let name = options
-        .name
-        .clone()
-        .unwrap_or_else(|| container.name.clone());
-    let mut agent = Agent::start(offsets(options)?)?;
-    volumes(&mut agent, configuration, options.volumes)?;
-    let args = arguments(configuration, &name);
-    let id = agent
-        .call(
-            Call::new(PROGRAM, args),
-            Some(Call::new(PROGRAM, ["rm", "-f", "-t", "0", "-v", "{}"])),
-        )
-        .map_err(|e| explain(e, &name))?;
-    agent.call(Call::new(PROGRAM, ["init", &*id]), None)?;
-    let inspect = podman::inspect(&id)?.ok_or_else(|| {
-        Error::Refused(format!(
-            "podman has lost container {name} while it was made"
-        ))
-    })?;
-    let pid = inspect.pointer("/State/Pid").and_then(Value::as_i64);
-    let pid = pid.unwrap_or(0) as kernel::Pid;
-    let networks = podman::networks(&inspect);
-    let start = Call::new(PROGRAM, ["start", &*id]);
-    let mut made = Engined {
-        engine: Engine::Podman,
-        name,
-        id,
-        pid,
-        pidfd: PidFd::open(pid)?,
-        first: None,
-        agent: Some(agent),
-        addresses: networks.iter().flat_map(|n| n.addresses.clone()).collect(),
-        changed: changed(&configuration.networks, &networks),
-        released: false,
-    };
-    made.take_over(start)?;
-    Ok(made)
+/// What is being made, with the agent that takes it back.
+struct Making {
+    engine: Engine,
+    agent: Agent,
 }
 
-/// Makes the volumes that have a name. Those without one are made with the container.
-fn volumes(
-    agent: &mut Agent,
-    configuration: &Configuration,
-    policy: Option<Volumes>,
-) -> Result<()> {
-    const PROGRAM: &str = podman::PROGRAM;
-    let mut taken = Vec::new();
-    for volume in configuration.volumes.iter().filter(|v| !v.anonymous) {
-        let name = &*volume.name;
-        if crate::engine::call(PROGRAM, &["volume", "exists", name])?
-            .status
-            .success()
-        {
-            taken.push(name);
-            continue;
+impl Making {
+    fn begin(engine: Engine, options: &Options) -> Result<Self> {
+        Ok(Making {
+            engine,
+            agent: Agent::start(offsets(options)?)?,
+        })
+    }
+
+    /// Calls the engine.
+    fn call<S: Into<String>>(&mut self, args: impl IntoIterator<Item = S>) -> Result<String> {
+        self.agent.call(Call::new(self.engine.name(), args), None)
+    }
+
+    /// What the container's image is called here; none where it was made from none.
+    fn image(&self, configuration: &Configuration) -> Result<Option<String>> {
+        let program = self.engine.name();
+        let id_of = |name: &str| {
+            let words = ["image", "inspect", "--format", "{{.Id}}", name];
+            let output = crate::engine::call(program, &words)?;
+            let id = String::from_utf8_lossy(&output.stdout).trim().to_string();
+            let id = id.strip_prefix("sha256:").unwrap_or(&id).to_string();
+            if output.status.success() {
+                return Ok(Some(id));
+            }
+            let why = crate::engine::complaint(&output.stderr);
+            let none = [
+                "no such image",
+                "image not known",
+                "invalid reference format",
+            ];
+            match none.iter().any(|none| why.to_lowercase().contains(none)) {
+                true => Ok(None),
+                false => Err(Error::Refused(format!("{program} image inspect: {why}"))),
+            }
+        };
+        let image = configuration.image.as_ref();
+        image
+            .map(|image| create::image(image, self.engine, id_of))
+            .transpose()
+    }
+
+    /// Makes the volumes that have a name. Those without one are made with the container.
+    fn volumes(&mut self, configuration: &Configuration, policy: Option<Volumes>) -> Result<()> {
+        let program = self.engine.name();
+        let mut taken = Vec::new();
+        for volume in configuration.volumes.iter().filter(|v| !v.anonymous) {
+            let name = &*volume.name;
+            let known = crate::engine::call(program, &["volume", "inspect", name])?;
+            if known.status.success() {
+                taken.push(name);
+                continue;
+            }
+            self.agent.call(
+                Call::new(program, create::volume(volume)),
+                Some(Call::new(program, ["volume", "rm", name])),
+            )?;
         }
-        let mut args: Vec<String> = ["volume", "create", "--driver", &volume.driver]
-            .map(String::from)
-            .into();
-        for (option, all) in [("--opt", &volume.options), ("--label", &volume.labels)] {
-            args.extend(
-                all.iter()
-                    .map(|(key, value)| format!("{option}={key}={value}")),
-            );
+        match policy {
+            None if !taken.is_empty() => Err(Error::Name(format!(
+                "{program} has a volume {} already; say --volumes keep to leave its content as it is, or --volumes replace",
+                taken.join(", and ")
+            ))),
+            _ => Ok(()),
         }
-        args.push(name.to_string());
-        agent.call(
-            Call::new(PROGRAM, args),
-            Some(Call::new(PROGRAM, ["volume", "rm", name])),
-        )?;
     }
-    match policy {
-        None if !taken.is_empty() => Err(Error::Name(format!(
-            "podman has a volume {} already; say --volumes keep to leave its content as it is, or --volumes replace",
-            taken.join(", and ")
-        ))),
-        _ => Ok(()),
+
+    /// Creates the container: its id. `undo` takes it back, by the id.
+    fn create(&mut self, creation: &Creation, undo: Call) -> Result<String> {
+        let program = self.engine.name();
+        let create = Call::new(program, creation.arguments.clone()).reading(creation.input.clone());
+        let id = self.agent.call(create, Some(undo))?;
+        for words in &creation.afterwards {
+            self.call(words.iter().map(String::as_str))?;
+        }
+        Ok(id)
     }
 }
 
-fn arguments(configuration: &Configuration, name: &str) -> Vec<String> {
-    let image = configuration.image.as_ref().map(|i| i.name.clone());
-    let mut args: Vec<String> = ["create", "--pull=never", "--name", name]
-        .map(String::from)
-        .into();
-    args.extend(image);
-    let command = configuration
-        .inspect
-        .pointer("/Config/Cmd")
-        .and_then(Value::as_array);
-    args.extend(
-        command
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .map(String::from),
-    );
-    args
+impl Options {
+    /// What they ask of `create`.
+    fn wishes(&self, container: &Container) -> Wishes {
+        Wishes {
+            name: self.name.clone().unwrap_or_else(|| container.name.clone()),
+            renamed: self.name.is_some(),
+            publish: self.publish.clone(),
+            pod: self.pod.clone(),
+            ip: self.ip,
+            ignore_static_ip: self.ignore_static_ip,
+            ignore_static_mac: self.ignore_static_mac,
+            networks: self.networks.clone(),
+        }
+    }
 }
 
 /// Only the monotonic clock: with another boot time runc takes its container for another, and for stopped.
@@ -223,23 +232,25 @@ fn changed(old: &[Attachment], new: &[Attachment]) -> Vec<(IpAddr, IpAddr)> {
         .collect()
 }
 
-/// What podman says where the name is taken or the image missing, in our words.
-fn explain(error: Error, name: &str) -> Error {
+/// What an engine says where the name is taken, in our words.
+fn named(error: Error, engine: Engine, name: &str) -> Error {
     let text = error.to_string();
-    if text.contains("already in use") && text.contains("name") {
-        return Error::Name(format!(
-            "podman has a container {name:?} already; choose another name with -n, or remove that one: podman rm {name}"
-        ));
+    let taken = ["already in use", "already exists", "id is in use"];
+    match taken.iter().any(|taken| text.contains(taken)) && text.contains(name) {
+        true => Error::Name(format!(
+            "{engine} has a container {name:?} already; choose another name with -n, or remove that one: {engine} {} {name}",
+            match engine {
+                Engine::Runc | Engine::Crun => "delete",
+                _ => "rm",
+            }
+        )),
+        false => error,
     }
-    if text.contains("image not known") || text.contains("no such image") {
-        return Error::Blocked(vec![Blocker {
-            pid: 0,
-            place: "podman".into(),
-            what: text,
-            remedy: "bring the image here: podman save IMAGE | ssh HOST podman load".into(),
-        }]);
-    }
-    error
+}
+
+/// All addresses on these networks.
+fn addresses(networks: &[Attachment]) -> Vec<IpAddr> {
+    networks.iter().flat_map(|n| n.addresses.clone()).collect()
 }
 
 /// Seizes all threads of the runtime's process that waits inside the new container.
@@ -355,8 +366,13 @@ impl Engined {
                 _ => continue,
             }
             let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut ended, PollTimeout::from(1u16)).is_ok_and(|ready| ready > 0) {
-                return;
+            if !poll(&mut ended, PollTimeout::from(1u16)).is_ok_and(|ready| ready > 0) {
+                continue;
+            }
+            // Its own parent hears of its end only once we, who trace it, have.
+            match waitpid(nix::unistd::Pid::from_raw(self.pid), any) {
+                Ok(WaitStatus::StillAlive) => {}
+                _ => return,
             }
         }
     }
@@ -398,7 +414,7 @@ impl Vessel for Engined {
     }
 
     fn warnings(&self) -> &[String] {
-        &[]
+        &self.warnings
     }
 
     fn settle(&self) -> Result<()> {
@@ -407,8 +423,12 @@ impl Vessel for Engined {
 
     fn release(mut self: Box<Self>, _root: kernel::Pid, _init: Option<Stub>) -> Result<()> {
         if let Some(mut agent) = self.agent.take() {
-            let started = agent.answer()?;
-            started.printed("start the container")?;
+            if self.starting {
+                agent.answer()?.printed("start the container")?;
+            }
+            for call in std::mem::take(&mut self.finally) {
+                agent.call(call, None)?;
+            }
             agent.keep()?;
         }
         self.released = true;
