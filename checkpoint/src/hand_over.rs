@@ -1,7 +1,9 @@
 //! `--leave-frozen`, and what ends it: the container waits, frozen, until it is known to run elsewhere (`--kill`), or
 //! that it does not (`--thaw`).
 
+use crate::take;
 use crate::target::Found;
+use resources::sockets::tcp;
 use resources::tree::Frozen;
 use resources::{Result, cgroups, engine};
 
@@ -11,18 +13,22 @@ pub fn leave_frozen(found: &Found, frozen: Frozen) -> Result<()> {
     // Where that fails it runs on, as after every failure.
     let kept = cgroups::freeze(&found.name, &pids);
     frozen.thaw()?;
+    if kept.is_err() {
+        tcp::forget(found.root, &found.id)?;
+    }
     kept
 }
 
 /// Lets it run on.
 pub fn thaw(found: &Found) -> Result<()> {
-    cgroups::thaw(&found.name)
+    cgroups::thaw(&found.name)?;
+    tcp::forget(found.root, &found.id)
 }
 
 /// Ends it.
 pub fn kill(found: &Found) -> Result<()> {
-    match &found.owned {
+    tcp::end_silently(&take::pids(found)?, &found.id, || match &found.owned {
         Some(owned) => engine::stop_left_frozen(owned, &found.name),
         None => cgroups::kill(&found.name),
-    }
+    })
 }

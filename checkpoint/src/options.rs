@@ -1,5 +1,7 @@
 //! The command line.
 
+use image::sockets::tcp::Connections;
+
 /// Take a running container, with all of its state, as an image on standard output
 #[derive(Debug, clap::Parser)]
 #[command(
@@ -47,6 +49,15 @@ pub struct Options {
     #[arg(long)]
     pub file_locks: bool,
 
+    /// What becomes of its established TCP connections with the outside: established, they travel, and go on where it has
+    /// its address again; close, it finds them reset by the other end [default: they are in the way, each is named]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub tcp: Option<tool::Tcp>,
+
+    /// The same as --tcp established
+    #[arg(long, conflicts_with = "tcp")]
+    pub tcp_established: bool,
+
     /// Leave out what the container has changed in its root file system, on top of its image
     #[arg(long)]
     pub ignore_rootfs: bool,
@@ -61,6 +72,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// What becomes of TCP connections with the outside.
+    pub fn connections(&self) -> Connections {
+        match self.tcp {
+            _ if self.tcp_established => Connections::Established,
+            Some(how) => how.into(),
+            None => Connections::None,
+        }
+    }
+
     /// What of the container's files goes into the image.
     pub fn files(&self) -> resources::container::Files {
         resources::container::Files {

@@ -10,6 +10,8 @@ use anyhow::{Context, anyhow};
 use image::Writer;
 use image::container::Container;
 use image::record::{self, CONTAINER, FROZEN};
+use image::sockets::tcp::Connections;
+use resources::sockets::tcp::Still;
 use resources::tree::{self, Frozen};
 use resources::{Error, container, engine, memory, rootfs};
 use std::io::Write;
@@ -20,10 +22,11 @@ use tool::{Common, Exit, Failure, Progress, Stats};
 /// Takes the container, or ends a hand-over.
 pub fn run(options: Options) -> anyhow::Result<Exit> {
     let mut clock = Clock::new(&options.common);
-    let found = clock.phase(Phase::Resolve, || match options.latest {
+    let mut found = clock.phase(Phase::Resolve, || match options.latest {
         true => target::latest(),
         false => target::find(&options.target),
     })?;
+    found.connections = options.connections();
     if options.thaw {
         hand_over::thaw(&found).map_err(failure)?;
         return Ok(Exit::Done);
@@ -58,13 +61,24 @@ fn hold(
     let begun = clock.phase(Phase::Layers, || {
         Begun::new(found, options, progress.counted(output))
     })?;
+    let mut still = clock
+        .phase(Phase::Still, || still(found))
+        .map_err(failure)?;
     let start = Instant::now();
     let mut frozen = clock
         .phase(Phase::Freeze, || {
             tree::freeze(found.root, found.namespace.as_deref(), found.init)
         })
         .map_err(failure)?;
-    if let Err(error) = stream(found, options, &mut frozen, begun, &mut clock) {
+    frozen.source.connections = found.connections;
+    let streamed = hush(&mut still, &frozen)
+        .map_err(failure)
+        .and_then(|()| stream(found, options, &mut frozen, begun, &mut clock))
+        .and_then(|()| match &still {
+            Some(still) if !options.leave_running => still.stay(found.root).map_err(failure),
+            _ => Ok(()),
+        });
+    if let Err(error) = streamed {
         frozen
             .thaw()
             .map_err(failure)
@@ -72,7 +86,9 @@ fn hold(
         progress.done();
         return Err(error);
     }
-    clock.phase(Phase::Afterwards, || afterwards(options, found, frozen))?;
+    clock.phase(Phase::Afterwards, || {
+        afterwards(options, found, frozen, still)
+    })?;
     clock.stats.time("frozen", start.elapsed());
     clock.stats.count("bytes", progress.bytes());
     progress.done();
@@ -159,15 +175,38 @@ impl<W: Write> Begun<W> {
     }
 }
 
-fn afterwards(options: &Options, found: &Found, frozen: Frozen) -> anyhow::Result<()> {
+/// Where connections are to travel, none may be half made.
+fn still(found: &Found) -> resources::Result<Option<Still>> {
+    match found.connections {
+        Connections::Established => Still::begin(&take::pids(found)?, &found.id).map(Some),
+        Connections::None | Connections::Closed => Ok(None),
+    }
+}
+
+fn hush(still: &mut Option<Still>, frozen: &Frozen) -> resources::Result<()> {
+    let processes = &frozen.source.processes;
+    let pids: Vec<kernel::Pid> = processes.iter().map(|process| process.pid).collect();
+    still.as_mut().map_or(Ok(()), |still| still.hush(&pids))
+}
+
+fn afterwards(
+    options: &Options,
+    found: &Found,
+    frozen: Frozen,
+    still: Option<Still>,
+) -> anyhow::Result<()> {
     if options.leave_running {
         frozen.thaw().map_err(failure)
     } else if options.leave_frozen {
         hand_over::leave_frozen(found, frozen).map_err(failure)
     } else {
-        match &found.owned {
+        let end = || match &found.owned {
             Some(owned) => engine::stop(owned, frozen),
             None => frozen.kill(),
+        };
+        match still {
+            Some(still) => still.end(end),
+            None => end(),
         }
         .map_err(failure)
     }

@@ -11,6 +11,8 @@ pub enum Phase {
     Blockers,
     /// The layers of a container image are taken, where they travel: nothing changes in them.
     Layers,
+    /// Where TCP connections travel: no new one comes in, and those that wait are accepted.
+    Still,
     /// Every task is stopped. From here to `Afterwards`, the container stands still.
     Freeze,
     /// The rooms read what the kernel holds: tasks, memory areas, descriptors.
@@ -30,6 +32,7 @@ impl Phase {
             Phase::Resolve => "resolve",
             Phase::Blockers => "blockers",
             Phase::Layers => "layers",
+            Phase::Still => "still",
             Phase::Freeze => "freeze",
             Phase::Collect => "collect",
             Phase::Records => "records",

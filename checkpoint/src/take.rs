@@ -5,6 +5,7 @@ use image::ids::{Pid, SpaceId, TableId};
 use image::process::Process;
 use image::tree::Tree;
 use kernel::proc::family;
+use kernel::proc::stat::Stat;
 use resources::container::{self, Files};
 use resources::memory::{self, Layout, shared::Inodes};
 use resources::tree::Frozen;
@@ -42,8 +43,7 @@ pub fn blockers(found: &Found, files: Files) -> Result<Vec<Blocker>> {
 }
 
 fn look(found: &Found, files: Files) -> Result<Vec<Blocker>> {
-    let mut family = family::family(found.root, found.namespace.as_deref())?;
-    family.retain(|process| Some(process.pid) != found.init);
+    let family = family(found)?;
     let pids: Vec<kernel::Pid> = family.iter().map(|process| process.pid).collect();
     let mut blockers = tree::blockers(&family, found.depth)?;
     blockers.extend(container::blockers(&found.subject(files), &pids)?);
@@ -52,7 +52,7 @@ fn look(found: &Found, files: Files) -> Result<Vec<Blocker>> {
         .filter(|process| process.state != 'Z')
         .map(|process| process.pid)
         .collect();
-    blockers.extend(resources::files::blockers(&alive)?);
+    blockers.extend(resources::files::blockers(&alive, found.connections)?);
     for process in family.iter().filter(|process| process.state != 'Z') {
         let pid = process.pid;
         let of_process = threads::blockers(pid).and_then(|mut all| {
@@ -71,7 +71,19 @@ fn look(found: &Found, files: Files) -> Result<Vec<Blocker>> {
     Ok(blockers)
 }
 
-fn process_is_there(process: &kernel::proc::stat::Stat) -> bool {
+/// The processes of a container, its root first.
+fn family(found: &Found) -> Result<Vec<Stat>> {
+    let mut family = family::family(found.root, found.namespace.as_deref())?;
+    family.retain(|process| Some(process.pid) != found.init);
+    Ok(family)
+}
+
+/// Their pids, ours.
+pub fn pids(found: &Found) -> Result<Vec<kernel::Pid>> {
+    Ok(family(found)?.iter().map(|process| process.pid).collect())
+}
+
+fn process_is_there(process: &Stat) -> bool {
     kernel::proc::stat::read(process.pid)
         .is_ok_and(|now| now.starttime() == process.starttime() && now.state != 'Z')
 }

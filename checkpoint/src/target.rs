@@ -4,6 +4,7 @@ use crate::order::failure;
 use anyhow::{Result, anyhow};
 use image::container::Engine;
 use image::engine::Configuration;
+use image::sockets::tcp::Connections;
 use kernel::namespaces::{Kind, identity, own};
 use kernel::proc::{family, stat, status};
 use resources::container::{Files, Subject};
@@ -31,6 +32,8 @@ pub struct Found {
     pub owned: Option<Owned>,
     /// Of a native container that was an engine's once: what that needs to make it again.
     pub configuration: Option<Configuration>,
+    /// What becomes of its TCP connections with the outside.
+    pub connections: Connections,
 }
 
 impl Found {
@@ -45,6 +48,7 @@ impl Found {
                 .map(|owned| &owned.configuration)
                 .or(self.configuration.as_ref()),
             files,
+            connections: self.connections,
         }
     }
 }
@@ -184,6 +188,7 @@ fn of_root(root: kernel::Pid, whole_namespace: bool) -> Result<Found> {
         init: None,
         owned: None,
         configuration: None,
+        connections: Connections::None,
         depth: numbers.len(),
     })
 }

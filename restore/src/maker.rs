@@ -15,7 +15,7 @@ pub fn make(
 ) -> Result<Box<dyn Vessel>> {
     match chosen(container, options)? {
         Engine::Native => {
-            let made = native::make(container, &native_options(options, clocks)?)?;
+            let made = native::make(container, &native_options(container, options, clocks)?)?;
             Ok(Box::new(made))
         }
         engine => {
@@ -60,7 +60,11 @@ fn missing(engine: Engine) -> Error {
     }])
 }
 
-fn native_options(options: &Options, clocks: Option<Clocks>) -> Result<native::Options> {
+fn native_options(
+    container: &Container,
+    options: &Options,
+    clocks: Option<Clocks>,
+) -> Result<native::Options> {
     let engines_only = [
         ("--publish", !options.publish.is_empty()),
         ("--pod", options.pod.is_some()),
@@ -97,6 +101,7 @@ fn native_options(options: &Options, clocks: Option<Clocks>) -> Result<native::O
         network,
         pids: options.pidns,
         rootfs: options.rootfs.clone(),
+        connections: options.connections(container.connections),
         clocks,
         archive: match &options.image {
             Some(path) => path.display().to_string(),

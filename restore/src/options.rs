@@ -1,6 +1,7 @@
 //! The command line.
 
 use image::container::Engine;
+use image::sockets::tcp::Connections;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -69,6 +70,15 @@ pub struct Options {
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
 
+    /// What becomes of its established TCP connections with the outside, where they have travelled: established, they go on,
+    /// for which it needs its address; close, it finds them reset [default: close with -n, else established]
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub tcp: Option<tool::Tcp>,
+
+    /// The same as --tcp established
+    #[arg(long, conflicts_with = "tcp")]
+    pub tcp_established: bool,
+
     /// Its root file system, instead of the one it had
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<PathBuf>,
@@ -92,6 +102,19 @@ pub struct Options {
     /// Options that every tool has.
     #[command(flatten)]
     pub common: tool::Common,
+}
+
+impl Options {
+    /// What becomes of TCP connections with the outside.
+    pub fn connections(&self, taken: Connections) -> Connections {
+        match self.tcp {
+            _ if taken != Connections::Established => taken,
+            _ if self.tcp_established => Connections::Established,
+            Some(how) => how.into(),
+            None if self.name.is_some() => Connections::Closed,
+            None => Connections::Established,
+        }
+    }
 }
 
 /// `--volumes`.

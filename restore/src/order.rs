@@ -7,8 +7,12 @@ use crate::phase::Phase;
 use crate::pour::Pour;
 use anyhow::{Context, anyhow};
 use image::container::Container;
+use image::sockets::tcp::Connections;
 use image::{Header, Reader, header};
+use kernel::namespaces::Kind;
+use resources::namespaces::is_own;
 use resources::namespaces::time::Clocks;
+use resources::sockets::tcp;
 use resources::vessel;
 use resources::{Blocker, Error};
 use serde::Serialize;
@@ -33,11 +37,15 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     kernel::rlimit::raise_open_files()?;
     let container = container(&mut reader)?;
     let clocks = clocks(reader.header()).map_err(failure)?;
-    let vessel = timed(&mut stats, &options, Phase::Vessel, || {
+    let mut vessel = timed(&mut stats, &options, Phase::Vessel, || {
         maker::make(&container, &options, clocks)
     })
     .map_err(failure)?;
     let made = Instant::now();
+    let silence = Silence {
+        quiet: quiet(&mut *vessel, options.connections(container.connections)).map_err(failure)?,
+        taken_as: reader.header().id.clone(),
+    };
     // The first process was forked while we had one thread; from here on there may be more.
     reader.parallel();
     progress.show();
@@ -59,7 +67,10 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     if let (Some(frozen), Some(clocks)) = (&pour.frozen, clocks) {
         until(frozen.clocks, clocks, made)?;
     }
-    let running = timed(&mut stats, &options, Phase::Release, || release(pour)).map_err(failure)?;
+    let running = timed(&mut stats, &options, Phase::Release, || {
+        release(pour, silence)
+    })
+    .map_err(failure)?;
     stats.time("restore", start.elapsed());
     stats.count("bytes", progress.bytes());
     progress.done();
@@ -159,7 +170,27 @@ fn receive(
     Ok(())
 }
 
-fn release(mut pour: Pour) -> resources::Result<Running> {
+/// What keeps TCP connections silent that are to go on.
+struct Silence {
+    quiet: Option<tcp::Quiet>,
+    /// The id of the container that was taken.
+    taken_as: String,
+}
+
+fn quiet(
+    vessel: &mut dyn vessel::Vessel,
+    connections: Connections,
+) -> resources::Result<Option<tcp::Quiet>> {
+    let pid = vessel.pid();
+    match vessel.quiet() {
+        None if connections == Connections::Established && is_own(pid, Kind::Network)? => {
+            tcp::quiet(pid).map(Some)
+        }
+        quiet => Ok(quiet),
+    }
+}
+
+fn release(mut pour: Pour, silence: Silence) -> resources::Result<Running> {
     let root = pour.tree.as_ref().map_or(0, |tree| tree.root);
     let root_pid = pour.target.process(root)?.pid;
     let ready = finish::standing(&mut pour)?;
@@ -171,7 +202,11 @@ fn release(mut pour: Pour) -> resources::Result<Running> {
         first: pour.vessel.pid(),
         addresses: pour.vessel.addresses().to_vec(),
     };
+    let waiting = pour.files.as_mut().map(|files| files.waiting());
     pour.vessel.release(root_pid, pour.init.take())?;
+    if let Some(waiting) = waiting {
+        waiting.go_on(silence.quiet, root_pid, &silence.taken_as)?;
+    }
     for task in ready {
         task.detach(0)?;
     }

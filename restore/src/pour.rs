@@ -80,6 +80,7 @@ impl Pour {
             files: HashMap::new(),
             objects: HashMap::new(),
             addresses: vessel.changed().to_vec(),
+            connections: options.connections(container.connections),
             root_pid: vessel.pid(),
         };
         Ok(Pour {

@@ -5,6 +5,7 @@ use crate::engine::Configuration;
 use crate::ids::Pid;
 use crate::namespaces::Namespaces;
 use crate::rootfs::Rootfs;
+use crate::sockets::tcp::Connections;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -30,6 +31,8 @@ pub struct Container {
     /// Addresses it was reached by, loopback and link-local ones left out: those of its own network, or the host's.
     /// Sockets bound to one of them are bound to the new address where it gets another.
     pub addresses: Vec<IpAddr>,
+    /// What was done about its established TCP connections with the outside.
+    pub connections: Connections,
 }
 
 /// What makes containers.

@@ -93,7 +93,9 @@ impl Table {
 impl Drop for Table {
     fn drop(&mut self) {
         if !self.owned {
-            let _ = remove(&self.name);
+            let mut batch = Batch::new();
+            batch.delete_table(&self.name);
+            let _ = talk(&mut self.socket, batch);
         }
     }
 }
@@ -114,6 +116,16 @@ pub fn remove(name: &str) -> Result<bool> {
         Ok(()) => Ok(true),
         Err(e) if e.raw() == Some(libc::ENOENT) => Ok(false),
         // No nf_tables, no table.
+        Err(Error::Unsupported { .. }) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether there is a table of this name.
+pub fn is_there(name: &str) -> Result<bool> {
+    match talk(&mut open()?, Batch::get_table(name)) {
+        Ok(()) => Ok(true),
+        Err(e) if e.raw() == Some(libc::ENOENT) => Ok(false),
         Err(Error::Unsupported { .. }) => Ok(false),
         Err(e) => Err(e),
     }

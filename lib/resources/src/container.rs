@@ -7,6 +7,7 @@ use image::container::{Container, Engine};
 use image::engine::Configuration;
 use image::namespaces::mount::Mounts;
 use image::rootfs::Rootfs;
+use image::sockets::tcp::Connections;
 use kernel::Pid;
 use kernel::namespaces::Kind;
 
@@ -23,6 +24,8 @@ pub struct Subject<'a> {
     pub configuration: Option<&'a Configuration>,
     /// What of its files goes into the image.
     pub files: Files,
+    /// What becomes of its TCP connections with the outside.
+    pub connections: Connections,
 }
 
 /// What of a container's files goes into the image.
@@ -54,6 +57,7 @@ pub fn dump(subject: &Subject) -> Result<Container> {
         rootfs,
         cgroups: cgroups::dump(root, subject.configuration)?,
         addresses: network::addresses(root)?,
+        connections: subject.connections,
     })
 }
 

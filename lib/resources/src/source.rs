@@ -2,6 +2,7 @@
 
 use crate::Result;
 use image::ids::{Pid, SharedId};
+use image::sockets::tcp::Connections;
 use kernel::pidfd::PidFd;
 use kernel::proc::Proc;
 use kernel::remote::Guest;
@@ -17,6 +18,8 @@ pub struct Source {
     /// Deleted files and memfds that somebody has open, by device and inode: `files` takes them, contents and all;
     /// areas that map one refer to it.
     pub objects: HashMap<(u64, u64), SharedId>,
+    /// What becomes of its TCP connections with the outside.
+    pub connections: Connections,
 }
 
 /// One live process, all of its threads stopped.

@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use image::ids::{FileId, Pid, SharedId};
+use image::sockets::tcp::Connections;
 use kernel::pidfd::PidFd;
 use kernel::proc::Proc;
 use kernel::remote::Stub;
@@ -23,6 +24,8 @@ pub struct Target {
     pub root_pid: kernel::Pid,
     /// The container's addresses that have changed: what they were, what they are now.
     pub addresses: Vec<(IpAddr, IpAddr)>,
+    /// What becomes of its TCP connections with the outside.
+    pub connections: Connections,
 }
 
 /// One process being rebuilt.

@@ -4,6 +4,7 @@ use image::files::OpenFiles;
 use image::files::fs::Fs;
 use image::files::table::Table;
 use image::ids::{Pid, TableId};
+use image::sockets::tcp::Connections;
 use kernel::pidfd::PidFd;
 use kernel::proc::{Proc, family, fdinfo};
 use kernel::ptrace::{self, Event};
@@ -171,6 +172,7 @@ fn give_with(
         files: HashMap::new(),
         objects: HashMap::new(),
         addresses: Vec::new(),
+        connections: Connections::None,
         root_pid: container.root,
     };
     let mut opened: Opened = files::open(image.files.clone(), terminals, &mut target, &stdio)?;
@@ -244,7 +246,7 @@ fn cross(code: &str) -> (tempfile::TempDir, Contained, Restored) {
     let directory = tempfile::tempdir().unwrap();
     let source = Contained::python(code, directory.path());
     let pids: Vec<i32> = source.pids().into_values().collect();
-    assert_eq!(files::blockers(&pids).unwrap(), []);
+    assert_eq!(files::blockers(&pids, Connections::None).unwrap(), []);
     let before: Vec<_> = source.pids().values().map(|pid| shown(*pid)).collect();
     let image = take(&source).unwrap();
     let after: Vec<_> = source.pids().values().map(|pid| shown(*pid)).collect();
@@ -439,7 +441,7 @@ fn what_cannot_be_taken_is_said_before() {
     let code = "os.open('/dev/kmsg', 0); libc.syscall(425, 4, ctypes.create_string_buffer(256))\n\
                 libc.syscall(323, 1); os.open('/proc/self/ns/net', 0)";
     let source = Contained::python(code, directory.path());
-    let found = files::blockers(&[source.root]).unwrap();
+    let found = files::blockers(&[source.root], Connections::None).unwrap();
     let said: Vec<String> = found.iter().map(|b| b.to_string()).collect();
     for word in ["/dev/kmsg", "io_uring", "userfaultfd", "a namespace"] {
         assert!(said.iter().any(|s| s.contains(word)), "{word}: {said:#?}");
@@ -451,14 +453,17 @@ fn what_cannot_be_taken_is_said_before() {
 fn a_pipe_that_leads_outside_is_one_of_the_standard_streams_or_refused() {
     let directory = tempfile::tempdir().unwrap();
     let source = Contained::python("os.dup2(1, 9)", directory.path());
-    assert_eq!(files::blockers(&[source.root]).unwrap(), []);
+    assert_eq!(
+        files::blockers(&[source.root], Connections::None).unwrap(),
+        []
+    );
     let code = "r, w = os.pipe()\nif os.fork() == 0: os.close(w); rest()\nos.close(r)";
     let source = Contained::python(code, directory.path());
-    let found = files::blockers(&[source.root]).unwrap();
+    let found = files::blockers(&[source.root], Connections::None).unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].what.contains("(python3)"), "{found:?}");
     let both: Vec<i32> = source.pids().into_values().collect();
-    assert_eq!(files::blockers(&both).unwrap(), []);
+    assert_eq!(files::blockers(&both, Connections::None).unwrap(), []);
 }
 
 #[test]
@@ -654,7 +659,7 @@ fn a_terminal_from_outside_that_is_nobodys_standard_stream_is_refused() {
     let path = kernel::proc::name_of(slave.as_fd()).unwrap();
     let code = format!("os.open('{}', os.O_RDWR | os.O_NOCTTY)", path.display());
     let source = Contained::python(&code, directory.path());
-    let found = files::blockers(&[source.root]).unwrap();
+    let found = files::blockers(&[source.root], Connections::None).unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].what.contains("outside"), "{found:?}");
     drop(master);

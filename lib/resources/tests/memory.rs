@@ -6,6 +6,7 @@ use image::format::Space as Owner;
 use image::header::Header;
 use image::ids::SpaceId;
 use image::memory::{Space, shared::Objects};
+use image::sockets::tcp::Connections;
 use image::{Kind, Reader, Writer};
 use kernel::arch::{self, Registers};
 use kernel::pidfd::PidFd;
@@ -196,6 +197,7 @@ fn to_be(pid: i32, leader: Stub) -> Target {
         files: HashMap::new(),
         objects: HashMap::new(),
         addresses: Default::default(),
+        connections: Connections::None,
         root_pid: pid,
     }
 }

@@ -5,6 +5,7 @@
 use image::container::{Container, Engine};
 use image::engine::{Configuration, Volume};
 use image::rootfs::Rootfs;
+use image::sockets::tcp::Connections;
 use image::{Kind, Reader, Writer};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -144,6 +145,7 @@ fn taken(process: &Process, files: Files) -> (Container, Vec<u8>) {
         engine: Engine::Podman,
         configuration: Some(&configuration),
         files,
+        connections: Connections::None,
     };
     let found = resources::container::blockers(&subject, &[process.pid()]).unwrap();
     assert_eq!(found, []);

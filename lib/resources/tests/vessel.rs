@@ -8,6 +8,7 @@ use image::namespaces::pid::{Init, Pids};
 use image::namespaces::uts::Uts;
 use image::namespaces::{Namespace, Namespaces};
 use image::rootfs::Rootfs;
+use image::sockets::tcp::Connections;
 use kernel::namespaces::{Kind, identity, own};
 use kernel::proc::{Proc, mountinfo, stat};
 use kernel::ptrace::Stopped;
@@ -160,6 +161,7 @@ fn container(root: Pid) -> Container {
         rootfs: Rootfs::Host,
         cgroups: Cgroups::default(),
         addresses: vec!["192.0.2.77".parse().unwrap()],
+        connections: Connections::None,
     }
 }
 
@@ -169,6 +171,7 @@ fn subject(root: Pid, name: &str, with_image: bool) -> Subject<'_> {
         name,
         engine: Engine::Native,
         configuration: None,
+        connections: Connections::None,
         files: Files {
             with_image,
             ..Files::default()

@@ -9,9 +9,11 @@ mod exit;
 mod progress;
 mod standard;
 mod stats;
+mod tcp;
 
 pub use command::{Common, ended, main};
 pub use exit::{Exit, Failure};
 pub use progress::{Counted, Progress};
 pub use standard::{FORMS, input, open, output};
 pub use stats::Stats;
+pub use tcp::Tcp;

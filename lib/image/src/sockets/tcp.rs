@@ -42,8 +42,36 @@ pub enum State {
         /// `ECONNRESET` waits to be read.
         reset: bool,
     },
+    /// `TCP_SYN_SENT`: the other end has not answered yet.
+    Connecting {
+        /// Our end.
+        local: Address,
+        /// The other end.
+        remote: Address,
+        /// Sequence number of the first byte that would be sent.
+        sequence: u32,
+    },
+    /// `TCP_SYN_SENT` of which the program is to hear that it was refused.
+    Refused {
+        /// Our end.
+        local: Address,
+    },
     /// A connection, whole or half-closed.
     Connected(Connection),
+}
+
+/// What becomes of established connections with the world outside the container. Those between two of its own sockets
+/// always travel whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Connections {
+    /// There are none: one would have been in the way.
+    #[default]
+    None,
+    /// They travel whole, and go on where the container has its address again.
+    Established,
+    /// They end: the program finds them reset by the other end.
+    Closed,
 }
 
 /// A connection as `TCP_REPAIR` shows it.

@@ -6,6 +6,7 @@ const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEWTABLE: u16 = 0;
+const GETTABLE: u16 = 1;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
 const NEWRULE: u16 = 6;
@@ -238,6 +239,17 @@ impl Batch {
         self.order(DELTABLE, 0, &[text(1, name)]);
     }
 
+    /// A question, which stands alone.
+    pub(super) fn get_table(name: &str) -> Batch {
+        let mut batch = Batch {
+            bytes: Vec::new(),
+            sequence: 0,
+            last: 0,
+        };
+        batch.order(GETTABLE, 0, &[text(1, name)]);
+        batch
+    }
+
     /// A chain of filters at a hook, before those of others, that lets pass what no rule of it drops.
     pub(super) fn chain(&mut self, table: &str, name: &str, hook: u32) {
         let at = nested(4, &[number(1, hook), attribute(2, &PRIORITY.to_be_bytes())]);
@@ -295,7 +307,9 @@ impl Batch {
             let with = u16::from_ne_bytes([flags[0], flags[1]]) | ACK;
             flags.copy_from_slice(&with.to_ne_bytes());
         }
-        self.message(BATCH_END, REQUEST, 0, SUBSYSTEM, &[]);
+        if last > 0 {
+            self.message(BATCH_END, REQUEST, 0, SUBSYSTEM, &[]);
+        }
         (self.bytes, last)
     }
 }

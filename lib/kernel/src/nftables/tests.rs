@@ -93,6 +93,7 @@ fn a_table_of_our_own_ends_with_its_owner_and_one_left_does_not() {
         leave("ferry-test", &[connection]).unwrap();
         client.write_all(b"x").unwrap();
         assert!(server.read(&mut [0]).is_err());
+        assert!(is_there("ferry-test").unwrap() && !is_there("ferry-other").unwrap());
         assert!(remove("ferry-test").unwrap());
         assert!(!remove("ferry-test").unwrap());
     });

@@ -40,6 +40,7 @@ use image::files::fs::Fs;
 use image::files::table::Table;
 use image::files::tty::Terminal;
 use image::ids::{BlobId, Pid, SharedId, TableId};
+use image::sockets::tcp::Connections;
 use kernel::descriptor::{
     O_ASYNC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_PATH, O_TMPFILE_BIT, O_TRUNC,
 };
@@ -99,8 +100,8 @@ impl Taken {
 }
 
 /// What stands in the way of taking the files of these processes (our pids, the root of the tree first), which run:
-/// descriptors of all kinds, sockets among them, and how they are shared.
-pub fn blockers(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
+/// descriptors of all kinds, sockets among them, and how they are shared. `connections` is what becomes of those by TCP.
+pub fn blockers(pids: &[kernel::Pid], connections: Connections) -> Result<Vec<Blocker>> {
     let mut around = Surroundings::of(pids)?;
     let mut seen = Vec::new();
     for pid in pids {
@@ -110,7 +111,7 @@ pub fn blockers(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
         }
     }
     let mut found = sharing(pids)?;
-    found.extend(sockets::blockers(pids)?);
+    found.extend(sockets::blockers(pids, connections)?);
     for file in seen {
         if let Err(obstacle) = kind::kind(&file, &around)
             && !around.may_be_in_flight(&file)

@@ -31,6 +31,7 @@ pub struct Opened {
     root: Root,
     fills: HashMap<BlobId, Fill>,
     tables: BTreeMap<Pid, Table>,
+    waiting: sockets::tcp::Waiting,
 }
 
 /// Where a bulk entry goes.
@@ -133,7 +134,7 @@ pub fn open(
             return Err(Error::Refused(twice));
         }
     }
-    made.fill(&sockets, target)?;
+    let waiting = made.fill(&sockets, target)?;
     maker.terminals.finish()?;
     for file in &record.files {
         settle(file, target.file(file.id)?.as_fd())?;
@@ -144,6 +145,7 @@ pub fn open(
         root,
         fills,
         tables: BTreeMap::new(),
+        waiting,
     })
 }
 
@@ -359,7 +361,12 @@ impl Opened {
         for (inside, table) in &self.tables {
             locks::resume(table, target.process(*inside)?)?;
         }
-        Ok(())
+        self.waiting.prepare()
+    }
+
+    /// Connections that go on when the container runs.
+    pub fn waiting(&mut self) -> sockets::tcp::Waiting {
+        std::mem::take(&mut self.waiting)
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::{Blocker, Error, Result, Source, Target};
 use image::ids::{FileId, Pid};
+use image::sockets::tcp::Connections;
 use image::sockets::{Address, Socket, Version};
 use kernel::sock_diag::{self, TcpSocket, UnixSocket};
 use kernel::socket;
@@ -35,6 +36,12 @@ pub struct Diag {
     groups: Vec<kernel::proc::igmp::Group>,
     inside: HashMap<kernel::Pid, Pid>,
     fresh: options::Fresh,
+    /// What becomes of TCP connections with the outside.
+    connections: Connections,
+    /// The container stands still.
+    frozen: bool,
+    /// Inodes of the sockets that its processes have.
+    held: HashSet<u64>,
     /// Unix sockets that have a record, and those that must get one, or else are outside.
     taken: HashSet<u64>,
     awaited: Vec<(u64, Holder)>,
@@ -96,9 +103,19 @@ impl Diag {
             groups: kernel::proc::igmp::read(&proc)?,
             inside: inside.clone(),
             fresh: options::Fresh::default(),
+            connections: Connections::None,
+            frozen: true,
+            held: HashSet::new(),
             taken: HashSet::new(),
             awaited: Vec::new(),
         })
+    }
+
+    /// What becomes of TCP connections with the outside, which are those that lead to none of the sockets `held`.
+    pub fn connections(mut self, connections: Connections, held: HashSet<u64>) -> Self {
+        self.connections = connections;
+        self.held = held;
+        self
     }
 
     /// After every open file was taken: each unix socket's other end has been met, or it is outside the container.
@@ -158,11 +175,12 @@ pub fn dump(
 /// Everything among the sockets of these processes (in our pid namespace, the container's first process first) that cannot
 /// be taken. A look at a running container: what is found may be gone a moment later, and the other way round; [`dump`]
 /// judges by the same rules.
-pub fn blockers(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
+pub fn blockers(pids: &[kernel::Pid], connections: Connections) -> Result<Vec<Blocker>> {
     let Some(first) = pids.first() else {
         return Ok(Vec::new());
     };
-    let mut diag = Diag::take(*first, &HashMap::new())?;
+    let mut diag = Diag::take(*first, &HashMap::new())?.connections(connections, held(pids));
+    diag.frozen = false;
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     for pid in pids {
@@ -193,6 +211,26 @@ pub fn blockers(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
         }
     }
     Ok(found)
+}
+
+/// Inodes of the sockets that processes have by descriptor.
+pub fn held(pids: &[kernel::Pid]) -> HashSet<u64> {
+    pids.iter()
+        .flat_map(|pid| sockets_of(*pid))
+        .map(|(_, inode)| inode)
+        .collect()
+}
+
+/// The sockets among the descriptors of a process, with their inodes; none of one that has ended.
+fn sockets_of(pid: kernel::Pid) -> Vec<(i32, u64)> {
+    let proc = kernel::proc::Proc::process(pid);
+    let numbers = proc.numbers("fd").unwrap_or_default();
+    let socket = |number: i32| {
+        let link = proc.link(&format!("fd/{number}")).ok()?;
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        Some((number, inode.parse().ok()?))
+    };
+    numbers.into_iter().filter_map(socket).collect()
 }
 
 fn blocker(fd: BorrowedFd, holder: Holder, diag: &mut Diag) -> Result<Vec<Blocker>> {
@@ -245,6 +283,7 @@ fn kind_of(fd: BorrowedFd) -> Result<(i32, i32, i32)> {
 #[derive(Debug)]
 pub struct Opened {
     unix: unix::Made,
+    waiting: tcp::Waiting,
 }
 
 /// Makes all sockets, as far as that goes without other open files, and puts them among the target's files. Their status
@@ -252,7 +291,8 @@ pub struct Opened {
 pub fn restore(sockets: &[(FileId, &Socket)], target: &mut Target) -> Result<Opened> {
     let root = target.root_pid;
     let addresses = target.addresses.clone();
-    let (made, unix) = within(root, &[Namespace::Net, Namespace::Mount], || {
+    let connections = target.connections;
+    let (made, unix, waiting) = within(root, &[Namespace::Net, Namespace::Mount], || {
         let mut made = HashMap::new();
         let unix = unix::restore(
             &chosen(sockets, |s| {
@@ -281,16 +321,17 @@ pub fn restore(sockets: &[(FileId, &Socket)], target: &mut Target) -> Result<Ope
                 None
             }
         });
-        tcp::restore(&tcp, &addresses, &mut made)?;
-        Ok::<_, Error>((made, unix))
+        let waiting = tcp::restore(&tcp, &addresses, connections, &mut made)?;
+        Ok::<_, Error>((made, unix, waiting))
     })??;
     target.files.extend(made);
-    Ok(Opened { unix })
+    Ok(Opened { unix, waiting })
 }
 
 impl Opened {
-    /// Fills the queues and makes the last connections. All open files of the container are among the target's by now.
-    pub fn fill(self, sockets: &[(FileId, &Socket)], target: &Target) -> Result<()> {
+    /// Fills the queues and makes the last connections. All open files of the container are among the target's by now. What
+    /// is given back is silent until the container runs.
+    pub fn fill(self, sockets: &[(FileId, &Socket)], target: &Target) -> Result<tcp::Waiting> {
         let pids: HashMap<Pid, kernel::Pid> = target
             .processes
             .values()
@@ -306,7 +347,8 @@ impl Opened {
                 }
             });
             unix::fill(self.unix, &unix, files, &pids)
-        })?
+        })??;
+        Ok(self.waiting)
     }
 }
 
@@ -338,17 +380,20 @@ fn family_of(version: Version) -> i32 {
 /// The kernel's bytes as a record.
 fn address(bytes: &[u8]) -> Result<Address> {
     match socket::address::parse_internet(bytes) {
-        Some(SocketAddr::V4(v4)) => Ok(Address {
-            ip: (*v4.ip()).into(),
-            port: v4.port(),
-            scope: 0,
-        }),
-        Some(SocketAddr::V6(v6)) => Ok(Address {
-            ip: (*v6.ip()).into(),
-            port: v6.port(),
-            scope: v6.scope_id(),
-        }),
+        Some(found) => Ok(record(found)),
         None => Err(kernel::Error::unreadable("socket address", "not an internet address").into()),
+    }
+}
+
+/// An address of the standard library as a record.
+fn record(address: SocketAddr) -> Address {
+    Address {
+        ip: address.ip(),
+        port: address.port(),
+        scope: match address {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(v6) => v6.scope_id(),
+        },
     }
 }
 
@@ -413,5 +458,6 @@ pub fn diag_of(source: &Source) -> Result<Diag> {
         .first()
         .map(|p| p.pid)
         .ok_or_else(|| Error::Refused("no process to take".into()))?;
-    Diag::take(first, &source.inside)
+    let pids: Vec<kernel::Pid> = source.processes.iter().map(|p| p.pid).collect();
+    Ok(Diag::take(first, &source.inside)?.connections(source.connections, held(&pids)))
 }

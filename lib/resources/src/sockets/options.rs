@@ -137,6 +137,14 @@ pub fn again(fd: BorrowedFd, options: &Options, name: &str) -> Result<()> {
     }
 }
 
+/// Whether an option is recorded as on.
+pub fn is_set(options: &Options, name: &str) -> bool {
+    options
+        .settings
+        .iter()
+        .any(|s| s.option == name && !matches!(s.value, Value::Number(0)))
+}
+
 fn value(recorded: &Value) -> option::Value {
     match recorded {
         Value::Number(n) => option::Value::Number(*n),

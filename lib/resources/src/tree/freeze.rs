@@ -2,6 +2,7 @@
 //! `checkpoint`, the container runs on.
 
 use crate::{Error, Result, Source, SourceProcess, SourceThread};
+use image::sockets::tcp::Connections;
 use kernel::arch;
 use kernel::pidfd::PidFd;
 use kernel::proc::{Proc, family, stat, status};
@@ -142,6 +143,7 @@ impl Pass {
                 processes,
                 inside,
                 objects: HashMap::new(),
+                connections: Connections::None,
             },
             zombies,
             stopped: self.stopped,

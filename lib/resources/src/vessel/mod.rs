@@ -3,6 +3,7 @@
 
 use crate::Result;
 use crate::rootfs::Policy;
+use crate::sockets::tcp::Quiet;
 use image::container::Engine;
 use kernel::pidfd::PidFd;
 use kernel::ptrace::Stopped;
@@ -58,6 +59,11 @@ pub trait Vessel: Debug {
 
     /// Addresses of the source that have become others: sockets bound to the first are bound to the second.
     fn changed(&self) -> &[(IpAddr, IpAddr)];
+
+    /// Takes out what has kept its network silent since that is up; none where there was no need, or no way.
+    fn quiet(&mut self) -> Option<Quiet> {
+        None
+    }
 
     /// What the user should know.
     fn warnings(&self) -> &[String];

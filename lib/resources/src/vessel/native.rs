@@ -10,9 +10,11 @@ use super::{Vessel, bridge, cgroup, inside, pair, random_id, reap};
 use crate::namespaces::mount::{self, Base};
 use crate::namespaces::network;
 use crate::namespaces::time::{self, Clocks};
+use crate::sockets::tcp::{self, Quiet};
 use crate::{Error, Result};
 use image::cgroups::Limits;
 use image::container::{Container, Engine};
+use image::sockets::tcp::Connections;
 use kernel::arch::Registers;
 use kernel::namespaces::{Birth, Forked, Kind, fork};
 use kernel::pidfd::PidFd;
@@ -39,6 +41,8 @@ pub struct Options {
     pub pids: bool,
     /// `--rootfs`: the directory that becomes its root.
     pub rootfs: Option<PathBuf>,
+    /// What becomes of its TCP connections with the outside.
+    pub connections: Connections,
     /// What its clocks are to show, in a time namespace of its own; none: the host's.
     pub clocks: Option<Clocks>,
     /// What it is restored from, for the registry.
@@ -71,6 +75,7 @@ pub struct Native {
     entry: Option<Entry>,
     plan: Plan,
     changed: Vec<(IpAddr, IpAddr)>,
+    quiet: Option<Quiet>,
     warnings: Vec<String>,
     released: bool,
 }
@@ -215,6 +220,7 @@ impl Making {
             entry: self.entry.take(),
             plan,
             changed: Vec::new(),
+            quiet: None,
             warnings: std::mem::take(&mut self.warnings),
             released: false,
         };
@@ -289,7 +295,10 @@ impl Native {
         connected
     }
 
-    fn network(&self, place: Option<&bridge::Place>) -> Result<()> {
+    fn network(&mut self, place: Option<&bridge::Place>) -> Result<()> {
+        if self.plan.quiet {
+            self.quiet = Some(tcp::quiet(self.pid)?);
+        }
         match (&self.plan.link, place) {
             (Link::Host, _) => return Ok(()),
             (Link::Bridge { name, mtu, .. }, Some(place)) => {
@@ -348,6 +357,10 @@ impl Vessel for Native {
 
     fn changed(&self) -> &[(IpAddr, IpAddr)] {
         &self.changed
+    }
+
+    fn quiet(&mut self) -> Option<Quiet> {
+        self.quiet.take()
     }
 
     fn warnings(&self) -> &[String] {

@@ -15,6 +15,7 @@ use image::namespaces::network::LinkKind;
 use image::namespaces::uts::Uts;
 use image::namespaces::{Namespace, network};
 use image::rootfs::Rootfs;
+use image::sockets::tcp::Connections;
 use kernel::namespaces::Kind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ pub(super) struct Plan {
     pub(super) uts: Option<Uts>,
     pub(super) ipc: Option<Ipc>,
     pub(super) link: Link,
+    /// Its network is kept silent from the start, for connections that are to go on.
+    pub(super) quiet: bool,
     pub(super) clocks: Option<Clocks>,
 }
 
@@ -141,6 +144,7 @@ pub(super) fn plan(
         groups,
         uts: namespaces.uts.own().cloned(),
         ipc: namespaces.ipc.own().cloned(),
+        quiet: goes_on(options) && link != Link::Host,
         link,
         clocks: options.clocks,
     })
@@ -161,7 +165,8 @@ fn link(container: &Container, options: &Options) -> Result<Link> {
         (Some(Network::Host), _) => Link::Host,
         (Some(Network::None), _) => Link::Alone(None),
         (Some(Network::Bridge), _) => bridge(None),
-        (None, _) if options.name.is_some() => bridge(None),
+        (None, _) if options.name.is_some() && !goes_on(options) => bridge(None),
+        (None, None) if options.name.is_some() => bridge(None),
         (None, None) => Link::Host,
         (None, Some(record)) if veths(Some(record)).next().is_none() => {
             Link::Alone(Some(record.clone()))
@@ -186,6 +191,11 @@ fn link(container: &Container, options: &Options) -> Result<Link> {
             }
         }
     })
+}
+
+/// Whether its connections are to go on, for which it needs its address.
+fn goes_on(options: &Options) -> bool {
+    options.connections == Connections::Established
 }
 
 fn veths(record: Option<&network::Network>) -> impl Iterator<Item = &network::Link> {
@@ -335,6 +345,7 @@ mod tests {
             rootfs: Rootfs::Host,
             cgroups: Cgroups::default(),
             addresses: vec![],
+            connections: Connections::None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use image::ids::FileId;
 use image::sockets::Socket;
+use image::sockets::tcp::Connections;
 use kernel::{Namespace, within};
 use resources::sockets::{Diag, Holder, dump, restore};
 use resources::{Result, Target};
@@ -58,7 +59,16 @@ pub struct Taken {
 
 /// Takes sockets, those in flight included, by way of JSON.
 pub fn take(host: &Host, sockets: &[OwnedFd]) -> Result<Taken> {
-    let mut diag = Diag::take(host.pid(), &HashMap::from([(std::process::id() as i32, 1)]))?;
+    take_with(host, sockets, Connections::None)
+}
+
+/// The same, with a word about TCP connections with others than these sockets.
+pub fn take_with(host: &Host, sockets: &[OwnedFd], connections: Connections) -> Result<Taken> {
+    let inodes = sockets
+        .iter()
+        .map(|fd| kernel::socket::inode(fd.as_fd()).unwrap());
+    let mut diag = Diag::take(host.pid(), &HashMap::from([(std::process::id() as i32, 1)]))?
+        .connections(connections, inodes.collect());
     let mut taken = Taken {
         records: Vec::new(),
         others: HashMap::new(),
@@ -99,16 +109,29 @@ pub fn take(host: &Host, sockets: &[OwnedFd]) -> Result<Taken> {
 
 /// Gives them back on another host; in the order in which they were taken.
 pub fn give(host: &Host, taken: Taken, addresses: &[(IpAddr, IpAddr)]) -> Result<Vec<OwnedFd>> {
+    give_with(host, taken, addresses, Connections::None)
+}
+
+/// The same, with a word about TCP connections with others than these sockets.
+pub fn give_with(
+    host: &Host,
+    taken: Taken,
+    addresses: &[(IpAddr, IpAddr)],
+    connections: Connections,
+) -> Result<Vec<OwnedFd>> {
     let mut target = Target {
         processes: BTreeMap::new(),
         files: taken.others,
         root_pid: host.pid(),
         addresses: addresses.to_vec(),
+        connections,
         objects: Default::default(),
     };
     let records: Vec<(FileId, &Socket)> = taken.records.iter().map(|(id, s)| (*id, s)).collect();
     let opened = restore(&records, &mut target)?;
-    opened.fill(&records, &target)?;
+    let mut waiting = opened.fill(&records, &target)?;
+    waiting.prepare()?;
+    waiting.go_on(None, host.pid(), "nobody's")?;
     Ok(taken
         .records
         .iter()

@@ -1,20 +1,25 @@
 //! TCP sockets given back. Listening ones first: an old connection that still has their port must not be in their way.
 //!
-//! A half-closed connection is rebuilt as it was, down to its sequence numbers, so that an end that still lives goes on
-//! with it. Its peer's FIN is delivered to it as a segment; all that it says to that goes nowhere. Where its address is
-//! not here any more, it gets a peer of our own that has closed: it reads what was left, then the end of file.
+//! A connection is rebuilt as it was, down to its sequence numbers, so that an end that still lives goes on with it. The
+//! FIN of one half-closed is delivered to it as a segment; all that it says to that goes nowhere. Where its address is not
+//! here any more, it gets a peer of our own that has closed: it reads what was left, then the end of file. An established
+//! one that is to end gets a peer that has thrown it away: reading and writing give `ECONNRESET`, once, then end of file
+//! and `EPIPE`, and poll(2) says `POLLERR` and `POLLHUP`, as after a reset by the real one.
 
-use super::Fins;
+use super::waiting::{How, One, Waiting, begin_at};
+use super::{Fins, plain};
 use crate::sockets::{bind, bytes_of, family_of, local, moved, options, socket_address};
 use crate::{Error, Result};
 use image::ids::FileId;
-use image::sockets::tcp::{Connection, Phase, State, Tcp};
+use image::sockets::tcp::{Connection, Connections, Phase, State, Tcp};
 use image::sockets::{Address, Version};
+use kernel::descriptor;
+use kernel::nftables::{Newcomers, Table};
 use kernel::socket::repair::{Queue, Repair, Secluded, tcp_info};
 use kernel::socket::segment::{ACK, FIN, Segment, deliver};
 use kernel::socket::{self, IPPROTO_TCP, SOCK_STREAM, SOL_SOCKET};
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const SO_REUSEADDR: i32 = 2;
@@ -25,15 +30,22 @@ const SHUT_WR: u8 = 2;
 pub fn restore(
     sockets: &[(FileId, &Tcp)],
     addresses: &[(IpAddr, IpAddr)],
+    connections: Connections,
     files: &mut HashMap<FileId, OwnedFd>,
-) -> Result<()> {
+) -> Result<Waiting> {
     for (id, tcp) in sockets {
         if let State::Fresh { .. } | State::Listening { .. } = tcp.state {
             files.insert(*id, fresh(tcp, addresses)?);
         }
     }
+    let mut maker = Maker {
+        addresses,
+        connections,
+        ends: sockets.iter().filter_map(|(_, tcp)| ends(tcp)).collect(),
+        waiting: Waiting::default(),
+    };
     for (id, tcp) in sockets {
-        let made = match &tcp.state {
+        let (made, how) = match &tcp.state {
             State::Fresh { .. } | State::Listening { .. } => continue,
             State::Finished {
                 local,
@@ -41,20 +53,51 @@ pub fn restore(
                 reset,
             } => {
                 let local = moved(local, addresses);
-                ended(
-                    tcp,
-                    &local,
-                    &received.0,
-                    if *reset { End::Reset } else { End::Closed },
-                )?
+                let end = if *reset { End::Reset } else { End::Closed };
+                (ended(tcp, &local, &received.0, end)?, None)
             }
-            State::Connected(connection) => connected(tcp, connection, addresses)?,
+            State::Refused { .. } => (refused(tcp)?, None),
+            State::Connecting {
+                local,
+                remote,
+                sequence,
+            } => maker.connecting(tcp, local, remote, *sequence)?,
+            State::Connected(connection) => maker.connected(tcp, connection)?,
         };
         options::early(made.as_fd(), &tcp.options)?;
         options::late(made.as_fd(), &tcp.options)?;
+        if let Some(how) = how {
+            maker.waiting.sockets.push(One {
+                fd: descriptor::duplicate(made.as_fd())?,
+                options: tcp.options.clone(),
+                how,
+            });
+        }
         files.insert(*id, made);
     }
-    Ok(())
+    Ok(maker.waiting)
+}
+
+type Ends = (SocketAddr, SocketAddr);
+
+/// Both ends of a connection.
+fn ends(tcp: &Tcp) -> Option<Ends> {
+    match &tcp.state {
+        State::Connected(c) => Some((
+            plain(socket_address(&c.local)),
+            plain(socket_address(&c.remote)),
+        )),
+        _ => None,
+    }
+}
+
+/// What is at hand while connections are made.
+struct Maker<'a> {
+    addresses: &'a [(IpAddr, IpAddr)],
+    connections: Connections,
+    /// Those of all connections in the image.
+    ends: HashSet<Ends>,
+    waiting: Waiting,
 }
 
 fn create(version: Version) -> Result<OwnedFd> {
@@ -87,38 +130,94 @@ fn fresh(tcp: &Tcp, addresses: &[(IpAddr, IpAddr)]) -> Result<OwnedFd> {
     Ok(made)
 }
 
-fn connected(
-    tcp: &Tcp,
-    connection: &Connection,
-    addresses: &[(IpAddr, IpAddr)],
-) -> Result<OwnedFd> {
-    if connection.phase == Phase::Established {
-        return Err(Error::Refused(format!(
-            "the image has an established TCP connection with {}, which cannot be given back yet",
-            socket_address(&connection.remote)
-        )));
-    }
-    let here = moved(&connection.local, addresses) == connection.local;
-    match here.then(|| rebuilt(tcp, connection)) {
-        Some(Ok(made)) => Ok(made),
-        // Its address or its way is not here.
-        Some(Err(_)) | None => {
-            let end = match connection.phase {
-                Phase::CloseWait => End::HalfClosed,
-                _ => End::Closed,
-            };
-            ended(
-                tcp,
-                &moved(&connection.local, addresses),
-                &connection.receive_queue.0,
-                end,
-            )
+impl Maker<'_> {
+    fn connected(&mut self, tcp: &Tcp, c: &Connection) -> Result<(OwnedFd, Option<How>)> {
+        let inner = ends(tcp).is_some_and(|(here, there)| self.ends.contains(&(there, here)));
+        let local = moved(&c.local, self.addresses);
+        let mut now = c.clone();
+        if inner {
+            now.local = local;
+            now.remote = moved(&c.remote, self.addresses);
         }
+        let here = inner || local == c.local;
+        let end = match c.phase {
+            Phase::Established if inner => return rebuilt(tcp, &now),
+            Phase::Established if self.connections != Connections::Established => {
+                return Ok((ended(tcp, &local, &[], End::Reset)?, None));
+            }
+            Phase::Established if !here => return Err(no_address(c, None)),
+            Phase::Established => {
+                self.hush(c)?;
+                return rebuilt(tcp, c).map_err(|e| no_address(c, Some(e)));
+            }
+            Phase::CloseWait => End::HalfClosed,
+            _ => End::Closed,
+        };
+        if here && let Ok(made) = rebuilt(tcp, &now) {
+            return Ok(made);
+        }
+        // Its address or its way is not here.
+        Ok((ended(tcp, &local, &c.receive_queue.0, end)?, None))
+    }
+
+    fn connecting(
+        &mut self,
+        tcp: &Tcp,
+        at: &Address,
+        remote: &Address,
+        sequence: u32,
+    ) -> Result<(OwnedFd, Option<How>)> {
+        if self.connections != Connections::Established || moved(at, self.addresses) != *at {
+            return Ok((refused(tcp)?, None));
+        }
+        let made = create(tcp.version)?;
+        let fd = made.as_fd();
+        options::early(fd, &tcp.options)?;
+        bind(fd, at, self.addresses)?;
+        begin_at(fd, sequence)?;
+        Ok((made, Some(How::Connecting { remote: *remote })))
+    }
+
+    /// In a network that others use too, and that may have the address already.
+    fn hush(&mut self, c: &Connection) -> Result<()> {
+        let table = match &mut self.waiting.table {
+            Some(table) => table,
+            None => {
+                let name = format!("ferry-restore-{}", std::process::id());
+                let made = Table::hush(&name, &Newcomers::To(Vec::new()))?;
+                self.waiting.table.insert(made)
+            }
+        };
+        Ok(table.add(&[(socket_address(&c.local), socket_address(&c.remote))])?)
     }
 }
 
-/// The same connection, by `TCP_REPAIR`.
-fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<OwnedFd> {
+const EADDRNOTAVAIL: i32 = 99;
+
+/// Why an established connection cannot be given back.
+fn no_address(c: &Connection, error: Option<Error>) -> Error {
+    let (here, there) = (
+        plain(socket_address(&c.local)),
+        plain(socket_address(&c.remote)),
+    );
+    let why = match &error {
+        Some(Error::Kernel(e)) if e.raw() != Some(EADDRNOTAVAIL) => format!(": {e}"),
+        Some(Error::Kernel(e)) if e.to_string().contains("connect to") => {
+            ": it is still there; end the original first".into()
+        }
+        Some(Error::Kernel(_)) | None => format!(": the address {} is not here", here.ip()),
+        Some(other) => format!(": {other}"),
+    };
+    Error::Refused(format!(
+        "the established TCP connection between {here} and {there} cannot go on{why}; restore with a network that has the \
+         container's address and its way to the other end (with podman: --ip {}), or let the program find its connections \
+         reset: --tcp close",
+        here.ip()
+    ))
+}
+
+/// The same connection, by `TCP_REPAIR`, in which it stays.
+fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<(OwnedFd, Option<How>)> {
     let made = create(tcp.version)?;
     let fd = made.as_fd();
     let fins = Fins::of(c.phase);
@@ -139,7 +238,6 @@ fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<OwnedFd> {
     }
     let roomy = options::Roomy::make(fd)?;
     repair.write(Queue::Receive, &c.receive_queue.0)?;
-    repair.write(Queue::Send, sent_bytes)?;
     // What was told before the FIN came lies before it.
     let before = |sequence: u32| {
         if (receive_end.wrapping_sub(sequence) as i32) < 0 {
@@ -149,13 +247,25 @@ fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<OwnedFd> {
         }
     };
     let w = &c.window;
-    repair.set_window([
+    let window = [
         before(w.snd_wl1),
         w.snd_wnd,
         w.max_window.max(w.snd_wnd),
         w.rcv_wnd,
         before(w.rcv_wup),
-    ])?;
+    ];
+    if c.phase == Phase::Established {
+        roomy.back()?;
+        repair.stay();
+        let how = How::Repaired {
+            sent: sent_bytes.to_vec(),
+            unsent: unsent_bytes.to_vec(),
+            window: Some(window),
+        };
+        return Ok((made, Some(how)));
+    }
+    repair.write(Queue::Send, sent_bytes)?;
+    repair.set_window(window)?;
     let secluded = Secluded::begin(fd)?;
     drop(repair);
     if !unsent_bytes.is_empty() {
@@ -170,8 +280,6 @@ fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<OwnedFd> {
         .wrapping_add(fins.sent.into());
     let from_peer = |sequence, acknowledged, flags| {
         let (from, to) = (socket_address(&c.remote), socket_address(&c.local));
-        let plain =
-            |a: std::net::SocketAddr| std::net::SocketAddr::new(a.ip().to_canonical(), a.port());
         deliver(&Segment {
             from: plain(from),
             to: plain(to),
@@ -203,7 +311,13 @@ fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<OwnedFd> {
             c.phase
         )));
     }
-    Ok(made)
+    Repair::begin(fd)?.stay();
+    let how = How::Repaired {
+        sent: Vec::new(),
+        unsent: Vec::new(),
+        window: None,
+    };
+    Ok((made, Some(how)))
 }
 
 /// Both have closed, one after the other or at once: what comes next is the same.
@@ -262,6 +376,31 @@ fn ended(tcp: &Tcp, local_end: &Address, received: &[u8], end: End) -> Result<Ow
     drop(peer);
     Ok(made)
 }
+
+/// A socket that was connecting, and was refused: the task that waits for it, or asks, hears that.
+fn refused(tcp: &Tcp) -> Result<OwnedFd> {
+    let nobody = create(tcp.version)?;
+    let loopback = match tcp.version {
+        Version::V4 => Ipv4Addr::LOCALHOST.into(),
+        Version::V6 => Ipv6Addr::LOCALHOST.into(),
+    };
+    let at = SocketAddr::new(loopback, 0);
+    // Has the port, so that nobody else listens there; does not listen itself.
+    socket::bind(nobody.as_fd(), &socket::address::internet(&at))?;
+    let there = socket::name(nobody.as_fd())?;
+    let made = create(tcp.version)?;
+    let fd = made.as_fd();
+    let flags = descriptor::flags(fd)?;
+    descriptor::set_flags(fd, flags | descriptor::O_NONBLOCK)?;
+    match socket::connect(fd, &there) {
+        Err(e) if e.raw() == Some(EINPROGRESS) => {}
+        other => other?,
+    }
+    descriptor::set_flags(fd, flags)?;
+    Ok(made)
+}
+
+const EINPROGRESS: i32 = 115;
 
 fn fill(peer: BorrowedFd, fd: BorrowedFd, received: &[u8]) -> Result<()> {
     let (at_peer, here) = (options::Roomy::make(peer)?, options::Roomy::make(fd)?);

@@ -1,19 +1,26 @@
-//! TCP sockets: tcp(7), net/ipv4/tcp.c. Listening sockets, and what is left of connections that have ended or half
-//! ended: a program keeps those for a while after it has answered.
+//! TCP sockets: tcp(7), net/ipv4/tcp.c. Listening sockets, connections, and what is left of connections that have ended or
+//! half ended: a program keeps those for a while after it has answered.
 
 use super::{Diag, Holder, TRY_AGAIN, address, local, options, socket_address, version_of};
 use crate::{Error, Result};
 use image::bytes::Bytes;
 use image::sockets::Address;
-use image::sockets::tcp::{Connection, Phase, State, Tcp, Window};
+use image::sockets::tcp::{Connection, Connections, Phase, State, Tcp, Window};
+use kernel::sock_diag::TcpSocket;
 use kernel::socket;
 use kernel::socket::repair::{Queue, Repair, TcpInfo, tcp_info};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
 mod made;
+mod still;
+mod waiting;
 
+pub use kernel::nftables::Table as Quiet;
 pub use made::restore;
+pub use still::{Still, end_silently, forget, quiet};
+pub use waiting::Waiting;
 
 /// `TCP_ESTABLISHED` and so on (include/net/tcp_states.h).
 const ESTABLISHED: u8 = 1;
@@ -23,8 +30,10 @@ const CLOSE: u8 = 7;
 const CLOSE_WAIT: u8 = 8;
 const LISTEN: u8 = 10;
 
-const ESTABLISHED_REMEDY: &str =
-    "established connections do not travel yet: close it, or stop the client";
+const ESTABLISHED_REMEDY: &str = "close it, or let it travel (--tcp established), or let the program find it reset after \
+    the restore (--tcp close)";
+const ACCEPT_REMEDY: &str = "a connection that the program has not accepted cannot travel: let it accept, or leave such \
+    connections behind (--tcp close)";
 /// What means nothing to a stream, though an accepted socket shows there what the client's first packet had.
 const MEANINGLESS: &[&str] = &[
     "IP_MULTICAST_TTL",
@@ -38,41 +47,75 @@ const MOVING: &[&str] = &["TCP_MAXSEG", "TCP_WINDOW_CLAMP"];
 /// Refuses what cannot be taken.
 pub fn judge(fd: BorrowedFd, holder: Holder, diag: &Diag) -> Result<()> {
     let read = tcp_info(fd)?;
+    if let Some(protocol) = upper_protocol(fd) {
+        return Err(holder.blocked(
+            format!("a TCP connection with {protocol} in the kernel"),
+            "the kernel does not give its state away: close it, or have the program do that part itself",
+        ));
+    }
     match read.state {
         CLOSE => Ok(()),
-        LISTEN if read.unacked == 0 => Ok(()),
-        LISTEN => waiting(fd, holder, diag),
-        state => match phase(state) {
-            Some(Phase::Established) => {
-                let peer =
-                    socket::peer(fd)?.and_then(|bytes| socket::address::parse_internet(&bytes));
-                let peer = peer.map_or("nobody any more".into(), |p| plain(p).to_string());
-                Err(holder.blocked(
-                    format!("an established TCP connection with {peer}"),
-                    ESTABLISHED_REMEDY,
-                ))
-            }
-            Some(_) => Ok(()),
-            None if state == SYN_SENT || state == SYN_RECV => {
-                Err(holder.blocked("a TCP connection being made", TRY_AGAIN))
-            }
-            None => Err(holder.blocked(format!("a TCP socket in state {state}"), TRY_AGAIN)),
-        },
+        LISTEN => waiting_clients(fd, read.unacked, holder, diag),
+        ESTABLISHED | SYN_SENT if diag.connections != Connections::None => Ok(()),
+        ESTABLISHED if is_inner(fd, diag)? => Ok(()),
+        ESTABLISHED => Err(holder.blocked(
+            format!("an established TCP connection with {}", peer_name(fd)?),
+            ESTABLISHED_REMEDY,
+        )),
+        SYN_SENT | SYN_RECV => Err(holder.blocked("a TCP connection being made", TRY_AGAIN)),
+        state if phase(state).is_some() => Ok(()),
+        state => Err(holder.blocked(format!("a TCP socket in state {state}"), TRY_AGAIN)),
     }
 }
 
-/// Connections that wait in a listening socket: all of them at once.
-fn waiting(fd: BorrowedFd, holder: Holder, diag: &Diag) -> Result<()> {
+fn peer_name(fd: BorrowedFd) -> Result<String> {
+    let peer = socket::peer(fd)?.and_then(|bytes| socket::address::parse_internet(&bytes));
+    Ok(peer.map_or("nobody any more".into(), |p| plain(p).to_string()))
+}
+
+/// What works on the stream in the kernel (`TCP_ULP`): TLS, say.
+fn upper_protocol(fd: BorrowedFd) -> Option<String> {
+    let name = socket::option(fd, socket::IPPROTO_TCP, TCP_ULP, 16).ok()?;
+    let name = String::from_utf8_lossy(&name)
+        .trim_end_matches('\0')
+        .to_string();
+    (!name.is_empty()).then_some(name)
+}
+
+const TCP_ULP: i32 = 31;
+
+/// Whether both ends of a connection are sockets of the container.
+fn is_inner(fd: BorrowedFd, diag: &Diag) -> Result<bool> {
     let here = socket_address(&local(fd)?);
-    let clients: Vec<_> = diag
-        .tcp
-        .iter()
-        .filter(|s| s.inode == 0 && matches!(s.state, ESTABLISHED | CLOSE_WAIT))
-        .filter(|s| s.local.port() == here.port())
-        .map(|s| {
-            let what = format!("a TCP connection with {} not yet accepted", plain(s.remote));
-            holder.blocker(what, ESTABLISHED_REMEDY)
-        })
+    let there = super::remote(fd)?.map(|a| socket_address(&a));
+    Ok(there.is_some_and(|there| has_other_end(&diag.tcp, &diag.held, (here, there))))
+}
+
+/// Whether the other end of a connection is among these sockets, and held.
+fn has_other_end(
+    all: &[TcpSocket],
+    held: &HashSet<u64>,
+    (here, there): (SocketAddr, SocketAddr),
+) -> bool {
+    all.iter().any(|other| {
+        (plain(other.local), plain(other.remote)) == (plain(there), plain(here))
+            && held.contains(&other.inode.into())
+    })
+}
+
+/// Connections that wait in a listening socket: all of them at once. Where connections are to end, these do so here.
+fn waiting_clients(fd: BorrowedFd, count: u32, holder: Holder, diag: &Diag) -> Result<()> {
+    let remedy = match diag.connections {
+        _ if count == 0 => return Ok(()),
+        Connections::Closed => return Ok(()),
+        // While it still runs it may yet accept them; `Still::begin` waits for that.
+        Connections::Established if !diag.frozen => return Ok(()),
+        Connections::Established => ACCEPT_REMEDY,
+        Connections::None => ESTABLISHED_REMEDY,
+    };
+    let here = socket_address(&local(fd)?);
+    let clients: Vec<_> = not_accepted(&diag.tcp, here.port())
+        .map(|what| holder.blocker(what, remedy))
         .collect();
     if clients.is_empty() {
         // It came after the list was made.
@@ -82,6 +125,13 @@ fn waiting(fd: BorrowedFd, holder: Holder, diag: &Diag) -> Result<()> {
         ));
     }
     Err(Error::Blocked(clients))
+}
+
+fn not_accepted(all: &[TcpSocket], port: u16) -> impl Iterator<Item = String> {
+    all.iter()
+        .filter(|s| s.inode == 0 && matches!(s.state, ESTABLISHED | CLOSE_WAIT))
+        .filter(move |s| s.local.port() == port)
+        .map(|s| format!("a TCP connection with {} not yet accepted", plain(s.remote)))
 }
 
 fn plain(address: SocketAddr) -> SocketAddr {
@@ -110,12 +160,23 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
             local: bound,
             backlog: read.sacked,
         },
+        Some(Phase::Established)
+            if diag.connections == Connections::Closed && !is_inner(fd, diag)? =>
+        {
+            // Nothing of what it has received: a request read by each of many replicas would be answered by none.
+            State::Finished {
+                local: bound,
+                received: Bytes::default(),
+                reset: true,
+            }
+        }
         Some(phase) => State::Connected(connection(fd, phase, &read, bound)?),
+        None if read.state == SYN_SENT => connecting(fd, diag, bound)?,
         None => closed(fd, bound)?,
     };
     let moving = match state {
         State::Fresh { .. } | State::Listening { .. } => &[],
-        State::Finished { .. } | State::Connected(_) => MOVING,
+        _ => MOVING,
     };
     let but = [MEANINGLESS, moving].concat();
     let options = options::dump(fd, kind, &mut diag.fresh, diag.network, &but)?;
@@ -124,6 +185,25 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
         state,
         options,
     })
+}
+
+/// A connection that the other end has not answered yet.
+fn connecting(fd: BorrowedFd, diag: &Diag, local: Address) -> Result<State> {
+    let inode = socket::inode(fd)?;
+    // getpeername(2) does not say it in this state.
+    let listed = diag.tcp.iter().find(|s| u64::from(s.inode) == inode);
+    match listed {
+        Some(found) if diag.connections == Connections::Established => {
+            let repair = Repair::begin(fd)?;
+            Ok(State::Connecting {
+                local,
+                remote: super::record(found.remote),
+                // The SYN, which is sent again, counts as a byte.
+                sequence: repair.sequence(Queue::Send)?.wrapping_sub(1),
+            })
+        }
+        _ => Ok(State::Refused { local }),
+    }
 }
 
 /// A socket without a connection: one that never had any, or one that has lost it (`tcp_done` shuts both directions).
