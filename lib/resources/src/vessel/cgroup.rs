@@ -46,12 +46,12 @@ fn is_useful(top: &Path) -> bool {
 /// remarks.
 pub(super) fn make(groups: &mut Vec<PathBuf>, limits: &Limits) -> (Option<OwnedFd>, Vec<String>) {
     groups.retain(|group| {
-        let _ = fs::remove_dir(group); // a leftover, with limits of another
-        let made = fs::create_dir_all(group);
-        if made.is_err() {
+        // The directory of all may go just now, with the last group of another.
+        let made = (0..3).any(|_| fs::create_dir_all(group).is_ok());
+        if !made {
             remove(group);
         }
-        made.is_ok()
+        made
     });
     let unified = groups
         .iter()

@@ -88,9 +88,11 @@ pub fn make(container: &Container, options: &Options) -> Result<Native> {
     let id = random_id()?;
     let name = options.name.clone().unwrap_or_else(|| id.clone());
     let own = Path::new(mount::KEPT).join(&name);
-    let plan = plan(container, options, &name, &own)?;
+    let mut plan = plan(container, options, &name, &own)?;
     let mut making = Making::default();
     let place = if plan.registered() {
+        // Not the name alone: another host, a container on this machine, may have the same cgroups and use it.
+        plan.groups = cgroup::places(&format!("{name}-{id}"), &container.cgroups);
         making.keeper = Some(Keeper::start(&name)?);
         let changed = Changed {
             old: container.addresses.clone(),

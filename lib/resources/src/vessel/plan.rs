@@ -1,7 +1,6 @@
 //! What is to be made for a container, decided before anything is: a pure function of its record and of what the user
 //! asked for.
 
-use super::cgroup;
 use super::kept::{self, Kept};
 use super::native::{Network, Options};
 use crate::namespaces::mount::{Base, MERGED, UPPER, WORK};
@@ -41,7 +40,7 @@ pub(super) struct Plan {
     pub(super) layers: Option<PathBuf>,
     /// What the container's own directory holds.
     pub(super) kept: Kept,
-    /// Its own cgroups, one for each hierarchy it is in.
+    /// Its own cgroups, one for each hierarchy it is in, where this host has places for them.
     pub(super) groups: Vec<PathBuf>,
     pub(super) uts: Option<Uts>,
     pub(super) ipc: Option<Ipc>,
@@ -127,10 +126,6 @@ pub(super) fn plan(
             kinds.push(kind);
         }
     }
-    let groups = match kinds[..] {
-        [] => Vec::new(),
-        _ => cgroup::places(name, &container.cgroups),
-    };
     Ok(Plan {
         name: name.to_string(),
         kinds,
@@ -141,7 +136,7 @@ pub(super) fn plan(
         base,
         layers,
         kept,
-        groups,
+        groups: Vec::new(),
         uts: namespaces.uts.own().cloned(),
         ipc: namespaces.ipc.own().cloned(),
         quiet: goes_on(options) && link != Link::Host,
