@@ -54,19 +54,7 @@ fn look(found: &Found, files: Files) -> Result<Vec<Blocker>> {
         .collect();
     blockers.extend(resources::files::blockers(&alive, found.connections)?);
     for process in family.iter().filter(|process| process.state != 'Z') {
-        let pid = process.pid;
-        let of_process = threads::blockers(pid).and_then(|mut all| {
-            all.extend(timers::blockers(pid)?);
-            all.extend(credentials::blockers(pid)?);
-            all.extend(memory::blockers(pid, found.root)?);
-            Ok(all)
-        });
-        match of_process {
-            Ok(found) => blockers.extend(found),
-            // It ended while it was looked at: then nothing of it stands in the way.
-            Err(_) if !process_is_there(process) => (),
-            Err(e) => return Err(e),
-        }
+        blockers.extend(look_at(process, found.root)?);
     }
     Ok(blockers)
 }
@@ -81,6 +69,28 @@ fn family(found: &Found) -> Result<Vec<Stat>> {
 /// Their pids, ours.
 pub fn pids(found: &Found) -> Result<Vec<kernel::Pid>> {
     Ok(family(found)?.iter().map(|process| process.pid).collect())
+}
+
+/// What of one process stands in the way. One that ends while it is looked at does not; one that becomes another program
+/// meanwhile is looked at again.
+fn look_at(process: &Stat, root: kernel::Pid) -> Result<Vec<Blocker>> {
+    let pid = process.pid;
+    let mut looks = 0;
+    loop {
+        let found = threads::blockers(pid).and_then(|mut all| {
+            all.extend(timers::blockers(pid)?);
+            all.extend(credentials::blockers(pid)?);
+            all.extend(memory::blockers(pid, root)?);
+            Ok(all)
+        });
+        looks += 1;
+        match found {
+            Ok(found) => return Ok(found),
+            Err(_) if !process_is_there(process) => return Ok(Vec::new()),
+            Err(e) if looks == LOOKS => return Err(e),
+            Err(_) => std::thread::sleep(APART),
+        }
+    }
 }
 
 fn process_is_there(process: &Stat) -> bool {

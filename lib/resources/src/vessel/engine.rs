@@ -89,6 +89,12 @@ pub struct Engined {
 
 /// Has the engine make the container. The calling process must have one thread.
 pub fn make(engine: Engine, container: &Container, options: &Options) -> Result<Engined> {
+    if container.namespaces.pid.own().is_none() {
+        return Err(Error::Refused(format!(
+            "the container shares the pids of its host, and {engine} would give its processes others; restore it natively \
+             (--engine native)"
+        )));
+    }
     if let Engine::Runc | Engine::Crun = engine {
         return runc::make(engine, container, options);
     }
