@@ -9,6 +9,7 @@ pub mod crossing;
 pub mod host;
 pub mod podman;
 pub mod program;
+pub mod screen;
 pub mod state;
 pub mod traces;
 
@@ -16,6 +17,7 @@ pub use crossing::{Restored, Way};
 pub use host::{Host, Outcome};
 pub use podman::{Container, Podman};
 pub use program::Program;
+pub use screen::Screen;
 pub use state::State;
 pub use traces::Traces;
 

@@ -1,0 +1,134 @@
+//! Programs at a terminal: shells in containers of podman's, looked at by `podman attach`, and trees that were started
+//! from somebody's terminal.
+#![forbid(unsafe_code)]
+
+use ferry_tests::{Container, Podman, Screen};
+use std::time::Duration;
+
+/// Attached to it; what was on its screen before is not repeated.
+fn attach(container: &Container) -> Screen {
+    Screen::new(
+        container.podman,
+        &format!("exec podman attach --detach-keys=ctrl-x {}", container.name),
+    )
+}
+
+/// Leaves it running. Podman knows the key as its own only when it comes alone.
+fn detach(mut screen: Screen) {
+    std::thread::sleep(Duration::from_millis(200));
+    screen.types("\x18");
+    assert!(screen.ends().success());
+}
+
+#[test]
+fn a_shell_goes_on_and_is_attached_to_again() {
+    let host = Podman::new("alder");
+    let mut shell = host.run("shell", "-it base bash --norc");
+    let mut screen = attach(&shell);
+    screen.types("x=4; cd /tmp; PS1='rea''dy> '\r");
+    screen.shows("ready> ");
+    for generation in 1..=3 {
+        screen.types("x=$((x + 1)); echo now $x\r");
+        screen.shows(&format!("now {}\r\n", 4 + generation));
+        detach(screen);
+        let archive = shell.taken("");
+        host.sh(&format!("podman rm {}", shell.name)).ok();
+        shell = host.restored("", &archive);
+        screen = attach(&shell);
+        screen.types("echo still $x in $PWD\r");
+        screen.shows(&format!("still {} in /tmp\r\n", 4 + generation));
+        screen.types("tty; stty size\r");
+        screen.shows("/dev/pts/0\r\n24 80\r\n");
+        screen.is_resized(30, 100 + generation);
+        screen.types("sleep 0.3; stty size\r");
+        screen.shows(&format!("30 {}\r\n", 100 + generation));
+        screen.is_resized(24, 80);
+        // Job control: what control-C is for.
+        screen.types("echo $((6 * 7)); cat\r");
+        screen.shows("42\r\n");
+        screen.types("twice\r");
+        screen.shows("twice\r\ntwice\r\n");
+        screen.types("\x03");
+        screen.shows("ready> ");
+        screen.types("echo got $?\r");
+        screen.shows("got 130\r\n");
+        screen.types("echo $((7 * 7)); cat\r");
+        screen.shows("49\r\n");
+        screen.types("again\r");
+        screen.shows("again\r\nagain\r\n");
+        screen.types("\x1a");
+        screen.shows("Stopped");
+        screen.types("fg\r");
+        screen.shows("fg\r\n");
+        screen.shows("cat\r\n");
+        screen.types("more\r");
+        screen.shows("more\r\nmore\r\n");
+        screen.types("\x04");
+        screen.shows("ready> ");
+    }
+    let log = shell.logs();
+    assert!(log.contains("still 7 in /tmp"), "{log}");
+    screen.types("exit 9\r");
+    screen.ends();
+    shell.becomes("exited");
+    assert_eq!(shell.inspect("{{.State.ExitCode}}"), "9");
+}
+
+#[test]
+fn what_is_typed_into_a_pipe_arrives() {
+    let host = Podman::new("alder");
+    let cat = host.run("cat", "-i base sh -c 'echo ready; exec cat'");
+    cat.says("ready");
+    let mut screen = attach(&cat);
+    screen.types("before\r");
+    screen.shows("before\r\nbefore\r\n");
+    drop(screen);
+    let archive = cat.taken("");
+    let cat = host.restored("-n on", &archive);
+    let mut screen = attach(&cat);
+    screen.types("after\r");
+    screen.shows("after\r\nafter\r\n");
+    assert_eq!(cat.logs(), "after");
+}
+
+#[test]
+fn what_was_typed_and_not_read_yet_is_read_afterwards() {
+    let host = Podman::new("alder");
+    let busy = host.run(
+        "busy",
+        "-it base bash -c 'while [ ! -e /quiet ]; do echo .; sleep 0.1; done; echo now; \
+         until [ -e /go ]; do sleep 0.05; done; while read line; do echo got $line; done'",
+    );
+    let mut screen = attach(&busy);
+    screen.shows(".");
+    busy.exec("touch /quiet").ok();
+    screen.shows("now\r\n");
+    screen.types("one\rtwo\rhal");
+    screen.shows("one\r\ntwo\r\nhal");
+    detach(screen);
+    let archive = busy.taken("");
+    let on = host.restored("-n on", &archive);
+    let mut screen = attach(&on);
+    on.exec("touch /go").ok();
+    screen.shows("got one\r\ngot two\r\n");
+    screen.types("f\r");
+    screen.shows("got half\r\n");
+}
+
+#[test]
+fn a_process_started_by_exec_is_named_and_the_container_runs_on() {
+    let host = Podman::new("alder");
+    let count = host.run("count", "base");
+    assert_eq!(count.answer(), "0");
+    host.sh("podman exec -d count sleep 1000").ok();
+    let refused = host.sh("checkpoint count > /dev/null").fails_with(4);
+    assert!(
+        refused.stderr.contains("exec") && refused.stderr.contains("end it first"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(
+        (count.answer(), count.status()),
+        ("1".into(), "running".into())
+    );
+}
