@@ -182,11 +182,13 @@ fn again(top: &Top, one: &Mount, of: MountId, record: &Mounts) -> Result<bool> {
     let of = of.ok_or_else(|| refused(one, "it shows a mount that is not there"))?;
     let below = one.root.as_path().strip_prefix(of.root.as_path());
     let below = below.map_err(|_| refused(one, "it shows a place outside its mount"))?;
-    attach(
-        top,
-        one,
-        Source::Beneath(&join(of.mountpoint.as_path(), below)),
-    )
+    let mut from = join(of.mountpoint.as_path(), below);
+    // The console of a container whose terminal was its engine's: like its standard streams, it leads nowhere now.
+    let missing = |path: &Path| top.path(path).is_err_and(|e| e.raw() == Some(ENOENT));
+    if of.fstype == "devpts" && missing(&from) {
+        from = "/dev/null".into();
+    }
+    attach(top, one, Source::Beneath(&from))
 }
 
 /// What is mounted.

@@ -25,14 +25,14 @@ pub(super) fn rounds(record: &Mounts) -> (Vec<&Mount>, Vec<&Mount>) {
     (now, later)
 }
 
-/// Whether a mount shows something inside of a file system that a file tree is poured into.
+/// Whether a mount shows something inside of a file system that a file tree is poured into, or a terminal.
 fn shows_poured(before: &[Mount], one: &Mount) -> bool {
     brought(before, one).is_some_and(|of| {
         let poured = matches!(
             of.origin,
             Origin::Root | Origin::Tmpfs { .. } | Origin::Volume { .. }
         );
-        poured && one.root != of.root
+        (poured || of.fstype == "devpts") && one.root != of.root
     })
 }
 
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_mask_of_a_device_waits_for_the_device() {
         let again = |of| Origin::Again { mount: MountId(of) };
-        let record = Mounts {
+        let mut record = Mounts {
             mounts: vec![
                 mount(1, "/", "/", Origin::Root),
                 mount(2, "/proc", "/", Origin::Fresh),
@@ -116,12 +116,15 @@ mod tests {
                 mount(7, "/data", "/var/data", again(1)),
                 mount(8, "/data/fresh", "/", Origin::Fresh),
                 mount(9, "/twice", "/null", again(5)),
+                mount(10, "/dev/pts", "/", Origin::Fresh),
+                mount(11, "/dev/console", "/0", again(10)),
             ],
         };
+        record.mounts[9].fstype = "devpts".into();
         let (now, later) = rounds(&record);
         let ids = |all: Vec<&Mount>| all.iter().map(|m| m.id.0).collect::<Vec<_>>();
-        assert_eq!(ids(now), [1, 2, 3, 4, 6]);
-        assert_eq!(ids(later), [5, 7, 8, 9]);
+        assert_eq!(ids(now), [1, 2, 3, 4, 6, 10]);
+        assert_eq!(ids(later), [5, 7, 8, 9, 11]);
     }
 
     #[test]
