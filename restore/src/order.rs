@@ -37,15 +37,23 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     kernel::rlimit::raise_open_files()?;
     let container = container(&mut reader)?;
     let clocks = clocks(reader.header()).map_err(failure)?;
+    let connections = options.connections(container.connections);
+    let ways = match container.namespaces.network.own() {
+        Some(_) if connections == Connections::Established => {
+            Some(tcp::quiet_ways(&container.addresses).map_err(failure)?)
+        }
+        _ => None,
+    };
     let mut vessel = timed(&mut stats, &options, Phase::Vessel, || {
         maker::make(&container, &options, clocks)
     })
     .map_err(failure)?;
     let made = Instant::now();
     let silence = Silence {
-        quiet: quiet(&mut *vessel, options.connections(container.connections)).map_err(failure)?,
+        quiet: quiet(&mut *vessel, connections).map_err(failure)?,
         taken_as: reader.header().id.clone(),
     };
+    drop(ways);
     // The first process was forked while we had one thread; from here on there may be more.
     reader.parallel();
     progress.show();

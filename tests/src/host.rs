@@ -150,6 +150,22 @@ impl Host {
         (one, two)
     }
 
+    /// A cable of this name to another host: 198.51.100.N+1 here, N+2 there.
+    pub fn cable(&self, other: &Host, name: &str, n: u8) {
+        let (here, there) = (self.init.to_string(), other.init.to_string());
+        let made = Command::new("nsenter")
+            .args(["--net", "--target", &here, "ip", "link", "add", name])
+            .args(["type", "veth", "peer", "name", name, "netns", &there])
+            .status();
+        assert!(made.is_ok_and(|s| s.success()), "no veth between the hosts");
+        for (host, n) in [(self, n + 1), (other, n + 2)] {
+            host.sh(&format!(
+                "ip addr add 198.51.100.{n}/30 dev {name} && ip link set {name} up"
+            ))
+            .ok();
+        }
+    }
+
     /// A directory for files of the test; both hosts of a pair see each other's, as they share the file system.
     pub fn path(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)

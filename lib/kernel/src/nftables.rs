@@ -19,6 +19,13 @@ const IPV4: &str = "ipv4";
 const IPV6: &str = "ipv6";
 const INPUT: &str = "input";
 const OUTPUT: &str = "output";
+const FORWARD: &str = "forward";
+/// The chains there are, each with its hook.
+const CHAINS: [(&str, u32); 3] = [
+    (INPUT, message::LOCAL_IN),
+    (OUTPUT, message::LOCAL_OUT),
+    (FORWARD, message::FORWARD),
+];
 /// How many connections go in one message.
 const PIECE: usize = 256;
 
@@ -64,6 +71,15 @@ impl Table {
             (INPUT, message::under_way(message::META_IIF)),
             (OUTPUT, message::under_way(message::META_OIF)),
         ];
+        Self::owned(name, &rules)
+    }
+
+    /// Drops all of TCP that goes from this network or through it to one of these addresses, but what makes new connections.
+    pub fn hush_ways(name: &str, addresses: &[IpAddr]) -> Result<Self> {
+        let rules: Vec<(&str, Rule)> = addresses
+            .iter()
+            .flat_map(|address| [OUTPUT, FORWARD].map(|chain| (chain, message::to(*address))))
+            .collect();
         Self::owned(name, &rules)
     }
 
@@ -147,8 +163,11 @@ fn of_connections() -> Vec<(&'static str, Rule)> {
 fn table(name: &str, flags: u32, rules: &[(&str, Rule)]) -> Batch {
     let mut batch = Batch::new();
     batch.table(name, flags);
-    batch.chain(name, INPUT, message::LOCAL_IN);
-    batch.chain(name, OUTPUT, message::LOCAL_OUT);
+    for (chain, hook) in CHAINS {
+        if rules.iter().any(|(used, _)| *used == chain) {
+            batch.chain(name, chain, hook);
+        }
+    }
     batch.set(name, IPV4, false);
     batch.set(name, IPV6, true);
     for (chain, rule) in rules {

@@ -1,6 +1,7 @@
 //! The messages: netlink(7) attributes, most numbers in network byte order.
 
 use super::PASSES;
+use std::net::IpAddr;
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -28,6 +29,8 @@ pub(super) const OWNED: u32 = 2;
 /// `NF_INET_LOCAL_IN`, `NF_INET_LOCAL_OUT`.
 pub(super) const LOCAL_IN: u32 = 1;
 pub(super) const LOCAL_OUT: u32 = 3;
+/// `NF_INET_FORWARD`.
+pub(super) const FORWARD: u32 = 2;
 const NLMSG_ERROR: u16 = 2;
 
 /// Registers of four bytes (`NFT_REG32_00`).
@@ -156,6 +159,30 @@ pub(super) fn under_way(interface: u32) -> Rule {
     [
         meta(interface),
         compare(UNEQUAL, &LOOPBACK.to_ne_bytes()),
+        not_new(),
+    ]
+    .concat()
+}
+
+/// Drops what goes to this address and belongs to a connection that is made already.
+pub(super) fn to(address: IpAddr) -> Rule {
+    let (protocol, at, bytes) = match address {
+        IpAddr::V4(v4) => (NFPROTO_IPV4, 16, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (NFPROTO_IPV6, 24, v6.octets().to_vec()),
+    };
+    [
+        meta(META_NFPROTO),
+        compare(EQUAL, &[protocol]),
+        load(FIRST, NETWORK_HEADER, at, bytes.len() as u32),
+        compare(EQUAL, &bytes),
+        not_new(),
+    ]
+    .concat()
+}
+
+/// Drops TCP without the flag that makes a connection.
+fn not_new() -> Rule {
+    [
         is_tcp(),
         load(FIRST, TRANSPORT_HEADER, FLAGS, 1),
         mask(SYN),

@@ -125,6 +125,23 @@ fn what_goes_on_within_the_host_is_let_be() {
 }
 
 #[test]
+fn the_ways_to_an_address_are_closed_to_all_but_newcomers() {
+    for (at, address) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1")] {
+        alone(|| {
+            let (mut client, mut server, listener) = pair(at);
+            let address = address.parse().unwrap();
+            let table = Table::hush_ways("ferry-test", &[address]).unwrap();
+            client.write_all(b"x").unwrap();
+            assert!(server.read(&mut [0]).is_err());
+            let to = listener.local_addr().unwrap();
+            let begun = TcpStream::connect_timeout(&to, Duration::from_millis(100));
+            assert!(begun.is_ok(), "{at}");
+            drop(table);
+        });
+    }
+}
+
+#[test]
 fn an_answer_is_good_when_the_last_message_is_and_bad_when_any_is_not() {
     let answer = |errno: i32, sequence: u32| {
         let mut bytes = 36u32.to_ne_bytes().to_vec();

@@ -255,12 +255,14 @@ fn hardware(address: Ipv4Addr) -> [u8; 6] {
     [0x02, 0x46, a, b, c, d]
 }
 
-/// Lets containers reach what the host reaches, under the host's address.
+/// Lets containers reach what the host reaches, under the host's address. A TCP connection that has come here with its
+/// container is not new: it keeps its own.
 fn masquerade(subnet: &Subnet) -> std::result::Result<(), String> {
     let network = Ipv4Addr::from_bits(subnet.first);
     nft(&format!(
         "table ip ferry {{\n\
          chain postrouting {{ type nat hook postrouting priority 100; \
+         tcp flags & (syn | ack) != syn accept; \
          ip saddr {network}/{} oifname != \"{BRIDGE}\" masquerade; }}\n}}\n",
         subnet.prefix
     ))?;

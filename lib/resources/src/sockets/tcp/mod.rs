@@ -19,7 +19,7 @@ mod waiting;
 
 pub use kernel::nftables::Table as Quiet;
 pub use made::restore;
-pub use still::{Still, end_silently, forget, quiet};
+pub use still::{Still, end_silently, forget, quiet, quiet_ways};
 pub use waiting::Waiting;
 
 /// `TCP_ESTABLISHED` and so on (include/net/tcp_states.h).

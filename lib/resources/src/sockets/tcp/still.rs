@@ -15,6 +15,7 @@ use kernel::sock_diag::{self, TcpSocket};
 use kernel::socket::repair::Repair;
 use kernel::{Namespace, Pid, within};
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -129,6 +130,12 @@ pub fn end_silently(pids: &[Pid], id: &str, end: impl FnOnce() -> Result<()>) ->
 pub fn quiet(pid: Pid) -> Result<Table> {
     let name = format!("ferry-restore-all-{}", std::process::id());
     Ok(within(pid, &[Namespace::Net], || Table::hush_all(&name))??)
+}
+
+/// Drops the packets to these addresses, which the container will have, before there is a network of its own to do that in.
+pub fn quiet_ways(addresses: &[IpAddr]) -> Result<Table> {
+    let name = format!("ferry-restore-ways-{}", std::process::id());
+    Ok(Table::hush_ways(&name, addresses)?)
 }
 
 /// Lets the packets of a container pass again that stayed behind.
