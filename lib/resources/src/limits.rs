@@ -81,14 +81,26 @@ pub fn dump(process: &mut SourceProcess) -> Result<Limits> {
     })
 }
 
-/// Takes the soft limits of the first process out of the way, as far as its hard ones go: those that an engine gives are
-/// for the program that it starts, and what is made here must not end at them. All others inherit them.
+/// What the making of a container may end at.
+const IN_THE_WAY: [Resource; 8] = [
+    Resource::Fsize,
+    Resource::Data,
+    Resource::Nproc,
+    Resource::Nofile,
+    Resource::Memlock,
+    Resource::As,
+    Resource::Sigpending,
+    Resource::Msgqueue,
+];
+
+/// Takes soft limits of the first process out of the way, as far as its hard ones go: those that an engine gives are for
+/// the program that it starts. All others inherit them.
 pub fn widen(first: &mut Stub) -> Result<()> {
     let narrow = limits::read(first.tid())?;
-    // That of the stack decides where the kernel maps things.
-    let narrow = narrow
-        .iter()
-        .filter(|limit| limit.soft != limit.hard && limit.resource != Resource::Stack as u32);
+    let in_the_way = |limit: &&limits::Limit| {
+        limit.soft != limit.hard && IN_THE_WAY.iter().any(|r| *r as u32 == limit.resource)
+    };
+    let narrow = narrow.iter().filter(in_the_way);
     let (at, _) = first.scratch()?;
     let (mut bytes, mut calls) = (Vec::new(), Vec::new());
     for limit in narrow {
