@@ -9,11 +9,11 @@ use crate::target::{self, Found};
 use anyhow::{Context, anyhow};
 use image::Writer;
 use image::container::Container;
-use image::record::{self, CONTAINER, FROZEN};
+use image::record::{self, CONTAINER, FROZEN, QUEUES};
 use image::sockets::tcp::Connections;
 use resources::sockets::tcp::Still;
 use resources::tree::{self, Frozen};
-use resources::{Error, container, engine, memory, rootfs};
+use resources::{Error, container, engine, ipc, memory, rootfs};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -117,6 +117,10 @@ fn stream(
         let container = container::dump(&found.subject(options.files())).map_err(failure)?;
         let mut writer = begun.go_on(found, &container)?;
         rootfs::dump(found.root, &container, &mut writer).map_err(failure)?;
+        let queues = ipc::dump(found.root).map_err(failure)?;
+        if !queues.queues.is_empty() {
+            writer.record(QUEUES, &queues)?;
+        }
         writer.record("tree.json", &tree)?;
         writer.record("files.json", &files.record)?;
         files.write_blobs(&mut writer).map_err(failure)?;

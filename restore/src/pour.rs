@@ -7,7 +7,7 @@ use image::files::OpenFiles;
 use image::ids::{Pid, SpaceId};
 use image::memory::shared::Objects;
 use image::process::Process;
-use image::record::{FROZEN, Frozen};
+use image::record::{FROZEN, Frozen, QUEUES};
 use image::rootfs::Tree as FileTree;
 use image::tree::Tree;
 use image::{Entry, Kind, Space};
@@ -15,7 +15,7 @@ use kernel::remote::Stub;
 use resources::files::{Opened, Stdio, Terminals, external};
 use resources::memory::pages::{self, Filler};
 use resources::vessel::Vessel;
-use resources::{Error, Result, Target, files, limits, memory, rootfs, tree};
+use resources::{Error, Result, Target, files, ipc, limits, memory, rootfs, tree};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -129,6 +129,11 @@ impl Pour {
             (FROZEN, _) => {
                 self.reach(Step::Trees, &entry)?;
                 self.frozen = Some(entry.json()?);
+                Ok(Phase::Trees)
+            }
+            (QUEUES, _) => {
+                self.reach(Step::Trees, &entry)?;
+                ipc::restore(self.target.root_pid, &entry.json()?)?;
                 Ok(Phase::Trees)
             }
             ("tree.json", _) => {

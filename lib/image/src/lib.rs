@@ -17,6 +17,7 @@ pub mod files;
 pub mod format;
 pub mod header;
 pub mod ids;
+pub mod ipc;
 pub mod limits;
 pub mod locks;
 mod manifest;

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::files::OpenFiles;
 use crate::header::Clocks;
 use crate::ids::Pid;
+use crate::ipc::Queues;
 use crate::memory::shared::Objects;
 use crate::process::Process;
 use crate::reader::Entry;
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub const CONTAINER: &str = "container.json";
 /// Path of the record of the freeze.
 pub const FROZEN: &str = "frozen.json";
+/// Path of the record of message queues.
+pub const QUEUES: &str = "queues.json";
 /// Path of the record of the process tree.
 pub const TREE: &str = "tree.json";
 /// Path of the record of memory objects.
@@ -42,6 +45,8 @@ pub enum Record {
     Container(Box<Container>),
     /// `frozen.json`.
     Frozen(Frozen),
+    /// `queues.json`.
+    Queues(Queues),
     /// `tree.json`.
     Tree(Tree),
     /// `memory.json`.
@@ -58,6 +63,7 @@ impl Record {
         match entry.path() {
             CONTAINER => entry.json().map(Record::Container),
             FROZEN => entry.json().map(Record::Frozen),
+            QUEUES => entry.json().map(Record::Queues),
             TREE => entry.json().map(Record::Tree),
             MEMORY => entry.json().map(Record::Memory),
             FILES => entry.json().map(Record::Files),

@@ -15,6 +15,7 @@ pub mod host;
 pub mod kcmp;
 pub mod last_pid;
 pub mod mount;
+pub mod mqueue;
 pub mod namespaces;
 pub mod nftables;
 pub mod open;

@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod engine;
 pub mod error;
 pub mod files;
+pub mod ipc;
 pub mod limits;
 pub mod locks;
 pub mod memory;

@@ -14,6 +14,7 @@ pub mod fifo;
 pub mod fs;
 pub mod inotify;
 pub mod memfd;
+pub mod mqueue;
 pub mod opath;
 pub mod pidfd;
 pub mod pipe;
@@ -108,6 +109,8 @@ pub enum File {
     Inotify(inotify::Inotify),
     /// memfd_create(2).
     Memfd(memfd::Open),
+    /// A POSIX message queue.
+    Mqueue(mqueue::Mqueue),
     /// pidfd_open(2).
     Pidfd(pidfd::Pidfd),
     /// A socket.

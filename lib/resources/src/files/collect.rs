@@ -4,7 +4,9 @@ use super::borrowed::{Borrowed, Holder, Seen};
 use super::kind::{Kind, kind};
 use super::surroundings::Surroundings;
 use super::{Blob, contents};
-use super::{deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd, opath};
+use super::{
+    deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd, mqueue, opath,
+};
 use super::{pidfd, pipe, procfile, regular, signalfd, timerfd, tty};
 use crate::{Blocker, Error, Result, Source, sockets};
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
@@ -186,6 +188,7 @@ impl<'a> Collector<'a> {
             Kind::Signalfd => File::Signalfd(signalfd::dump(&file)?),
             Kind::Inotify => File::Inotify(inotify::dump(&file, self)?),
             Kind::Memfd => File::Memfd(memfd::dump(&file, self)?),
+            Kind::Mqueue => File::Mqueue(mqueue::dump(&file, self)?),
             Kind::Pidfd => File::Pidfd(pidfd::dump(&file, self)?),
             Kind::Procfile => File::Procfile(procfile::dump(&file, self)?),
             Kind::Tty => File::Tty(tty::dump(&file, self)?),
@@ -275,6 +278,11 @@ impl<'a> Collector<'a> {
         let key = file.key();
         let id = *self.objects.entry(key).or_insert(next);
         (id, id == next)
+    }
+
+    /// Our pid of the container's first process, whose namespaces are all others' too.
+    pub(crate) fn root(&self) -> kernel::Pid {
+        self.source.processes.first().map_or(0, |first| first.pid)
     }
 
     /// A new bulk entry.

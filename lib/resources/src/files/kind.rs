@@ -21,6 +21,7 @@ pub(crate) enum Kind {
     Signalfd,
     Inotify,
     Memfd,
+    Mqueue,
     Pidfd,
     Socket,
     Procfile,
@@ -173,12 +174,13 @@ fn regular(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obst
         PROC | SYSFS | CGROUP | CGROUP2 => {
             return around.reachable(file).map(|()| Kind::Procfile);
         }
-        MQUEUE => {
+        MQUEUE if shown.ends_with(" (deleted)") => {
             return Err(obstacle(
                 format!("the message queue {shown}"),
-                "POSIX message queues are not supported yet",
+                "queues without a name are not supported; close it first",
             ));
         }
+        MQUEUE => return Ok(Kind::Mqueue),
         HUGETLBFS => {
             return Err(obstacle(
                 format!("{shown} in huge pages"),

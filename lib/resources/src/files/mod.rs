@@ -15,6 +15,7 @@ mod fs;
 mod inotify;
 mod kind;
 mod memfd;
+mod mqueue;
 mod opath;
 mod opened;
 mod pidfd;

@@ -3,7 +3,7 @@
 use super::external::Stdio;
 use super::tty::Terminals;
 use super::{contents, deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd};
-use super::{fs, opath, ours, pidfd, pipe, procfile, regular, signalfd, table, timerfd};
+use super::{fs, mqueue, opath, ours, pidfd, pipe, procfile, regular, signalfd, table, timerfd};
 use crate::{Error, Result, Target, locks, sockets};
 use image::files::contents::{Contents, Extent, Store};
 use image::files::fifo::Fifo;
@@ -196,6 +196,7 @@ impl Maker<'_> {
             File::Timerfd(timerfd) => timerfd::restore(timerfd),
             File::Signalfd(signalfd) => signalfd::restore(signalfd),
             File::Inotify(inotify) => inotify::restore(inotify),
+            File::Mqueue(queue) => mqueue::restore(queue, flags, target.root_pid),
             File::Pidfd(pidfd) => pidfd::restore(pidfd, flags, target),
             File::Procfile(procfile) => procfile::restore(procfile, flags, root),
             File::Tty(tty) => self.terminals.open(tty, flags, root, target),

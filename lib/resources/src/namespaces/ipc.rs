@@ -1,4 +1,5 @@
-//! System V IPC and POSIX message queues (ipc_namespaces(7)): the namespace's limits. Objects in it are still refused.
+//! System V IPC and POSIX message queues (ipc_namespaces(7)): the namespace's limits. System V objects in it are still
+//! refused; message queues are `crate::ipc`'s.
 
 use crate::{Blocker, Result};
 use image::namespaces::ipc::Ipc;

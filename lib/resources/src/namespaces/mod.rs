@@ -68,6 +68,7 @@ pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
     }
     if is_own(root, Kind::Ipc)? {
         found.extend(ipc::blockers(root)?);
+        found.extend(crate::ipc::blockers(root)?);
     }
     if is_own(root, Kind::Network)? {
         found.extend(network::blockers(root)?);

@@ -7,7 +7,7 @@ use image::rootfs::Tree;
 use image::{Member, MemberKind};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::sys::stat::{UtimensatFlags, futimens, utimensat};
+use nix::sys::stat::{UtimensatFlags, fstat, futimens, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 use std::ffi::{OsStr, OsString};
@@ -18,13 +18,18 @@ use std::os::unix::fs::PermissionsExt;
 /// The label that a security module gives every file, by the rules of its own host.
 const LABEL: &str = "security.selinux";
 
-/// Dresses a file just made and still open to be written. In this order: a change of owner clears set-id bits and file
-/// capabilities (chown(2)).
+/// Dresses a file just made and still open to be written, as far as it does not look right of itself. In this order: a
+/// change of owner clears set-id bits and file capabilities (chown(2)).
 pub(super) fn file(file: &File, tree: Tree, member: &Member) -> Result<()> {
-    let owner = (Uid::from_raw(member.uid), Gid::from_raw(member.gid));
-    fchown(file, Some(owner.0), Some(owner.1)).map_err(|e| failed(what("owner", member), e))?;
-    file.set_permissions(permissions(member))
-        .map_err(|e| kernel::Error::io(what("mode", member), &e))?;
+    let now = fstat(file).map_err(|e| failed("fstat", e))?;
+    if (now.st_uid, now.st_gid) != (member.uid, member.gid) {
+        let owner = (Uid::from_raw(member.uid), Gid::from_raw(member.gid));
+        fchown(file, Some(owner.0), Some(owner.1)).map_err(|e| failed(what("owner", member), e))?;
+    }
+    if now.st_mode & 0o7777 != member.mode & 0o7777 {
+        file.set_permissions(permissions(member))
+            .map_err(|e| kernel::Error::io(what("mode", member), &e))?;
+    }
     attributes(file, tree, member)?;
     let [access, change] = times(member);
     futimens(file, &access, &change).map_err(|e| failed(what("times", member), e))

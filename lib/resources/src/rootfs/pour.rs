@@ -202,8 +202,9 @@ fn make(
         }
         MemberKind::Regular { .. } | MemberKind::Sparse { .. } => {
             let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
+            let mode = member.mode & 0o777; // less our umask: what is missing is found in the end
             let create =
-                || beneath::open(dir.as_fd(), Path::new(name), Way::SameMount, flags, 0o600);
+                || beneath::open(dir.as_fd(), Path::new(name), Way::SameMount, flags, mode);
             let file = match create() {
                 Err(e) if e.raw() == Some(Errno::EEXIST as i32) => {
                     give_way()?;
