@@ -87,6 +87,14 @@ pub struct Options {
     #[arg(long)]
     pub pidns: bool,
 
+    /// Leave the root file system as the container image has it, without what the container had changed in it
+    #[arg(long)]
+    pub ignore_rootfs: bool,
+
+    /// Leave the content of volumes as the container engine makes or has them
+    #[arg(long)]
+    pub ignore_volumes: bool,
+
     /// Refuse an image without a seal
     #[arg(long)]
     pub require_seal: bool,

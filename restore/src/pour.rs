@@ -6,6 +6,7 @@ use image::container::{Container, Engine};
 use image::files::OpenFiles;
 use image::ids::{Pid, SpaceId};
 use image::memory::shared::Objects;
+use image::namespaces::mount::Origin;
 use image::process::Process;
 use image::record::{FROZEN, Frozen, QUEUES};
 use image::rootfs::Tree as FileTree;
@@ -14,6 +15,7 @@ use image::{Entry, Kind, Space};
 use kernel::remote::Stub;
 use resources::files::{Opened, Stdio, Terminals, external};
 use resources::memory::pages::{self, Filler};
+use resources::rootfs::{Content, Policy};
 use resources::vessel::Vessel;
 use resources::{Error, Result, Target, files, ipc, limits, memory, rootfs, tree};
 use std::collections::{BTreeMap, HashMap};
@@ -45,6 +47,8 @@ pub struct Pour {
     spaces: HashMap<SpaceId, Pid>,
     filler: Option<Filler>,
     trees: Option<rootfs::Pour>,
+    /// What of the file trees stays out.
+    policy: Policy,
     /// Until the layers of an image are there that come along, and the mounts can be made.
     mounting: Option<Container>,
     stdio: Stdio,
@@ -74,6 +78,7 @@ impl Pour {
         } else {
             Stdio::Null
         };
+        let policy = policy(vessel.policy(), container, options);
         let layers = vessel.layers().map(Path::to_path_buf);
         let target = Target {
             processes: BTreeMap::new(),
@@ -100,8 +105,9 @@ impl Pour {
             filler: None,
             trees: Some(match &layers {
                 Some(directory) => rootfs::Pour::layers(directory)?,
-                None => rootfs::Pour::new(vessel_pid, container, &vessel.policy())?,
+                None => rootfs::Pour::new(vessel_pid, container, &policy)?,
             }),
+            policy,
             mounting: layers.map(|_| container.clone()),
             vessel,
             stdio,
@@ -193,8 +199,8 @@ impl Pour {
                 layers.finish()?;
             }
             self.vessel.mount()?;
-            let (pid, policy) = (self.vessel.pid(), self.vessel.policy());
-            self.trees = Some(rootfs::Pour::new(pid, &container, &policy)?);
+            let pid = self.vessel.pid();
+            self.trees = Some(rootfs::Pour::new(pid, &container, &self.policy)?);
         }
         Ok(())
     }
@@ -287,6 +293,22 @@ impl Pour {
             )),
         }
     }
+}
+
+/// What the user leaves out besides what the vessel does.
+fn policy(mut policy: Policy, container: &Container, options: &Options) -> Policy {
+    if options.ignore_rootfs {
+        policy.changes = Some(Content::Kept);
+    }
+    let mounts = container.namespaces.mount.own();
+    for mount in mounts.map_or(&[][..], |mounts| &mounts.mounts) {
+        if let Origin::Volume { name, .. } = &mount.origin
+            && options.ignore_volumes
+        {
+            policy.volumes.insert(name.clone(), Content::Kept);
+        }
+    }
+    policy
 }
 
 fn misplaced(entry: &Entry) -> Error {

@@ -5,6 +5,7 @@ use super::Vessel;
 use super::agent::{Agent, Call, Streams};
 use crate::engine::create::{self, Creation, Wishes};
 use crate::namespaces::time::{self, Clocks};
+use crate::rootfs::{Content, Policy};
 use crate::{Error, Result};
 use image::container::{Container, Engine};
 use image::engine::{Attachment, Configuration};
@@ -80,6 +81,8 @@ pub struct Engined {
     addresses: Vec<IpAddr>,
     changed: Vec<(IpAddr, IpAddr)>,
     warnings: Vec<String>,
+    /// What of the image's files stays out.
+    policy: Policy,
     /// Whether the agent still awaits the end of the engine's `start`.
     starting: bool,
     /// What is left to be said to the engine once all is well.
@@ -157,8 +160,12 @@ impl Making {
             .transpose()
     }
 
-    /// Makes the volumes that have a name. Those without one are made with the container.
-    fn volumes(&mut self, configuration: &Configuration, policy: Option<Volumes>) -> Result<()> {
+    /// Makes the volumes that have a name; says whose content stays. Those without one are made with the container.
+    fn volumes(
+        &mut self,
+        configuration: &Configuration,
+        policy: Option<Volumes>,
+    ) -> Result<Policy> {
         let program = self.engine.name();
         let mut taken = Vec::new();
         for volume in configuration.volumes.iter().filter(|v| !v.anonymous) {
@@ -178,7 +185,14 @@ impl Making {
                 "{program} has a volume {} already; say --volumes keep to leave its content as it is, or --volumes replace",
                 taken.join(", and ")
             ))),
-            _ => Ok(()),
+            Some(Volumes::Keep) => Ok(Policy {
+                volumes: taken
+                    .into_iter()
+                    .map(|name| (name.to_string(), Content::Kept))
+                    .collect(),
+                ..Policy::default()
+            }),
+            _ => Ok(Policy::default()),
         }
     }
 
@@ -397,6 +411,10 @@ impl Vessel for Engined {
 
     fn is_init(&self) -> bool {
         false
+    }
+
+    fn policy(&self) -> Policy {
+        self.policy.clone()
     }
 
     fn engine(&self) -> Engine {

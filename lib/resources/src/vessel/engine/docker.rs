@@ -38,7 +38,7 @@ pub(super) fn make(
         .arguments
         .extract_if(.., |word| is_restart(word))
         .collect();
-    making.volumes(configuration, options.volumes)?;
+    let policy = making.volumes(configuration, options.volumes)?;
     let undo = Call::new(PROGRAM, ["rm", "-f", "-v", "{}"]);
     let id = making
         .create(&creation, undo)
@@ -57,6 +57,7 @@ pub(super) fn make(
         agent: None,
         starting: false,
         finally: Vec::new(),
+        policy,
         released: false,
         id: id.clone(),
     };

@@ -21,7 +21,7 @@ pub(super) fn make(
     let mut making = Making::begin(Engine::Podman, options)?;
     let image = making.image(configuration)?;
     let creation = create::podman(configuration, image.as_deref(), &wishes)?;
-    making.volumes(configuration, options.volumes)?;
+    let policy = making.volumes(configuration, options.volumes)?;
     let undo = Call::new(PROGRAM, ["rm", "-f", "-t", "0", "-v", "{}"]);
     let id = making
         .create(&creation, undo)
@@ -50,6 +50,7 @@ pub(super) fn make(
         agent: Some(making.agent),
         starting: true,
         finally: Vec::new(),
+        policy,
         released: false,
     };
     made.take_over(start)?;

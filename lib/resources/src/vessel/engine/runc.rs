@@ -2,6 +2,7 @@
 
 use super::{Engined, Making, Options, named};
 use crate::engine::{json_file, runc, text};
+use crate::rootfs::Policy;
 use crate::vessel::agent::{Call, Streams};
 use crate::{Error, Result};
 use image::container::{Container, Engine};
@@ -81,6 +82,7 @@ pub(super) fn make(engine: Engine, container: &Container, options: &Options) -> 
         agent: Some(making.agent),
         starting: true,
         finally: Vec::new(),
+        policy: Policy::default(),
         released: false,
         id: id.clone(),
     };
