@@ -1,6 +1,7 @@
 //! Overlays to look into (overlayfs(5)), which nobody else sees.
 
 use crate::error::Named;
+use crate::within::on_a_thread;
 use crate::{Error, Result};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
@@ -49,11 +50,7 @@ pub fn view(layers: &[PathBuf], user: bool) -> Result<OwnedFd> {
             .named(|| format!("mount an overlay of {count} layers"))?;
         open(&view)
     };
-    let made = std::thread::scope(|scope| scope.spawn(make).join());
-    match made {
-        Ok(made) => made,
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
+    on_a_thread(make)
 }
 
 #[cfg(test)]

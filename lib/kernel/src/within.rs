@@ -7,6 +7,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+
+/// How long a thread may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The kinds of namespace that a single thread may enter (setns(2): user and time want a single-threaded process).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +57,28 @@ pub fn within<T: Send>(
     let flags = namespaces
         .iter()
         .fold(CloneFlags::empty(), |all, one| all | one.flag());
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            enter(&process, flags, root.as_ref())?;
-            Ok(work())
-        });
+    on_a_thread(|| {
+        enter(&process, flags, root.as_ref())?;
+        Ok(work())
+    })
+}
+
+/// Runs `work` on a thread of its own, and returns when that is gone. To have been joined is not enough: the kernel lists
+/// it until it has left its namespaces, and a process with two threads must not fork.
+pub(crate) fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let (made, thread) = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| (work(), nix::unistd::gettid()));
         match thread.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         }
-    })
+    });
+    let listed = format!("/proc/self/task/{thread}");
+    let deadline = Instant::now() + PATIENCE;
+    while std::path::Path::new(&listed).exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    made
 }
 
 fn root_of(pid: Pid) -> Result<File> {
