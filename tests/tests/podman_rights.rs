@@ -97,15 +97,15 @@ fn executables_with_rights_of_their_own_keep_them() {
     }
 }
 
-/// Says at each signal what two calls give: keyctl(2), which podman's filter refuses, and sync(2), which its own does.
+/// Says at each signal what two calls give: userfaultfd(2), which podman's filter refuses, and sync(2), which its own does.
 const FILTERED: &str = r#"#!/usr/bin/perl
 $| = 1;
 sub step { pack('SCCL', @_) }
 sub say_both {
-    $! = 0; my $keyctl = syscall(250, 0, -3, 0); my $why = $! + 0;
+    $! = 0; my $fd = syscall(323, 1); my $why = $! + 0;
     $! = 0; my $sync = syscall(162);
-    $keyctl = "some" if $keyctl > 0;
-    print "$keyctl $why $sync ", $! + 0, "\n";
+    if ($fd > 0) { syscall(3, $fd); $fd = "some" }
+    print "$fd $why $sync ", $! + 0, "\n";
 }
 if (@ARGV) {
     my $program = step(0x20, 0, 0, 0) . step(0x15, 0, 1, 162) . step(6, 0, 0, 0x50000 | 42) . step(6, 0, 0, 0x7fff0000);
