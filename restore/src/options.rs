@@ -99,7 +99,8 @@ pub struct Options {
     #[arg(long)]
     pub require_seal: bool,
 
-    /// Stay until it ends, forward signals to it, and exit with its status; its outside output goes to ours
+    /// Stay until it ends, forward signals to it, and exit with its status; its outside output goes to ours, and
+    /// its terminal, where it had one from outside, is ours
     #[arg(short, long)]
     pub wait: bool,
 

@@ -75,6 +75,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     if let (Some(frozen), Some(clocks)) = (&pour.frozen, clocks) {
         until(frozen.clocks, clocks, made)?;
     }
+    let console = pour.console.take();
     let running = timed(&mut stats, &options, Phase::Release, || {
         release(pour, silence)
     })
@@ -84,7 +85,11 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     progress.done();
     stats.write(options.common.stats.as_deref())?;
     if options.wait {
-        let status = vessel::wait_and_forward(running.first, running.pid).map_err(failure)?;
+        let status = match console {
+            Some(console) => console.attend(running.first, running.pid),
+            None => vessel::wait_and_forward(running.first, running.pid),
+        }
+        .map_err(failure)?;
         return Ok(Exit::Status(status.clamp(0, 255) as u8));
     }
     running.print(options.json)?;

@@ -16,7 +16,7 @@ use kernel::remote::Stub;
 use resources::files::{Opened, Stdio, Terminals, external};
 use resources::memory::pages::{self, Filler};
 use resources::rootfs::{Content, Policy};
-use resources::vessel::Vessel;
+use resources::vessel::{Console, Vessel};
 use resources::{Error, Result, Target, files, ipc, limits, memory, rootfs, tree};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -51,6 +51,8 @@ pub struct Pour {
     policy: Policy,
     /// Until the layers of an image are there that come along, and the mounts can be made.
     mounting: Option<Container>,
+    /// The terminal that we were called from, where the container has it.
+    pub console: Option<Console>,
     stdio: Stdio,
     /// Its terminals, between growth and files.
     terminals: Option<Terminals>,
@@ -112,6 +114,7 @@ impl Pour {
             vessel,
             stdio,
             terminals: None,
+            console: None,
             step: Step::Trees,
         })
     }
@@ -222,8 +225,9 @@ impl Pour {
             }
             false => Stub::install(first, tree.stub)?,
         };
-        let terminals = Terminals::make(&tree.terminals, self.target.root_pid, &self.stdio)?;
+        let mut terminals = Terminals::make(&tree.terminals, self.target.root_pid, &self.stdio)?;
         let mut grown = tree::grow(&tree, first, is_root, &terminals)?;
+        self.console = terminals.take_console();
         self.terminals = Some(terminals);
         self.init = grown.init.take();
         self.numbers = grown.numbers;

@@ -23,7 +23,10 @@ impl Screen {
         fcntl(&pair.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("do not wait");
         let twin = || pair.slave.try_clone().expect("its slave");
         let mut command = host.command("setsid");
-        command.args(["--ctty", "--wait", "bash", "-c", line]);
+        // Descriptors that the test itself was started with are not the command's.
+        let close = "for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -lt 3 ] || eval \"exec $fd>&-\"; done";
+        let line = format!("{close}; {line}");
+        command.args(["--ctty", "--wait", "bash", "-c", &line]);
         command.stdin(twin()).stdout(twin()).stderr(twin());
         let mut screen = Screen {
             master: pair.master,

@@ -2,7 +2,7 @@
 //! from somebody's terminal.
 #![forbid(unsafe_code)]
 
-use ferry_tests::{Container, Podman, Screen};
+use ferry_tests::{Container, Host, LONG, Podman, Screen, until};
 use std::time::Duration;
 
 /// Attached to it; what was on its screen before is not repeated.
@@ -131,4 +131,131 @@ fn a_process_started_by_exec_is_named_and_the_container_runs_on() {
         (count.answer(), count.status()),
         ("1".into(), "running".into())
     );
+}
+
+/// Our pid of the only child of a process, once it has one.
+fn child(host: &Host, pid: i32) -> i32 {
+    until("a child", LONG, || host.children(pid).first().copied())
+}
+
+/// The pid of a screen's own shell in the host: it says so itself.
+fn started(host: &Host, name: &str, line: &str) -> (Screen, i32) {
+    let file = host.path(name);
+    let screen = Screen::new(host, &format!("echo $$ > {}; {line}", file.display()));
+    let pid = until("the pid of the shell", LONG, || {
+        std::fs::read_to_string(&file).ok()?.trim().parse().ok()
+    });
+    (screen, pid)
+}
+
+#[test]
+fn a_shell_comes_back_at_the_terminal_of_whoever_restores_it() {
+    let host = Host::new("alder");
+    let archive = host.path("shell.ckpt").display().to_string();
+    // It leads its session, and the terminal is that of the session.
+    let (mut screen, pid) = started(&host, "shell", "exec bash --norc");
+    screen.types("x=7; cd /tmp; PS1='rea''dy> '\r");
+    screen.shows("ready> ");
+    host.sh(&format!("checkpoint pid:{pid} | pack > {archive}"))
+        .ok();
+    drop(screen);
+    // Without a terminal it would be given up: said, and nothing is left.
+    let refused = host.sh(&format!("restore -n lost --network none < {archive}"));
+    assert!(refused.stderr.contains("--wait"), "{}", refused.stderr);
+    for (name, words) in [("again", ""), ("named", "-n named --network none")] {
+        let (mut screen, _) = started(
+            &host,
+            name,
+            &format!("restore --wait {words} < {archive}; echo ended with $?"),
+        );
+        screen.is_resized(40, 111);
+        screen.types("echo $((x * 6)) $PWD $(tty)\r");
+        let seen = screen.shows("42 /tmp /dev/");
+        assert!(!seen.contains("not a tty"), "{seen}");
+        screen.types("stty size; echo $((7 * 7)); cat\r");
+        screen.shows("40 111\r\n49\r\n");
+        screen.types("twice\r");
+        screen.shows("twice\r\ntwice\r\n");
+        screen.types("\x03");
+        screen.shows("ready> ");
+        screen.types("exit 5\r");
+        screen.shows("ended with 5\r\n");
+        screen.ends();
+    }
+}
+
+#[test]
+fn a_job_of_somebodys_shell_comes_back_in_the_foreground() {
+    let host = Host::new("alder");
+    let archive = host.path("job.ckpt").display().to_string();
+    let line = "set -m; bash -c 'while read line; do echo got $line; done'; echo gone; sleep 100";
+    let (mut screen, shell) = started(&host, "job", line);
+    screen.types("one\r");
+    screen.shows("got one\r\n");
+    let job = child(&host, shell);
+    host.sh(&format!("checkpoint pid:{job} | pack > {archive}"))
+        .ok();
+    screen.shows("gone");
+    for (name, words) in [("again", ""), ("named", "-n named --network none")] {
+        let (mut screen, _) = started(
+            &host,
+            name,
+            &format!("restore --wait {words} < {archive}; echo ended with $?"),
+        );
+        screen.types("two\r");
+        screen.shows("got two\r\n");
+        screen.types("\x04");
+        screen.shows("ended with 0\r\n");
+        screen.ends();
+    }
+}
+
+#[test]
+fn tmux_is_attached_to_again_and_shows_the_same_screen() {
+    let host = Host::new("alder");
+    let socket = host.path("tmux.socket").display().to_string();
+    host.start(
+        &format!("tmux -f /dev/null -S {socket} new-session -d -x 80 -y 24 -s work bash --norc"),
+        &host.path("tmux.out"),
+    );
+    let tmux = |words: &str| host.sh(&format!("tmux -S {socket} {words}"));
+    let pid: i32 = until("tmux to listen", LONG, || {
+        tmux("display-message -p '#{pid}'")
+            .stdout
+            .trim()
+            .parse()
+            .ok()
+    });
+    tmux("send-keys -t work:0 \"PS1='here> '; x=5\" Enter").ok();
+    tmux("new-window -t work:1 top -d 0.5").ok();
+    tmux("new-window -t work:2 vim -u NONE -N").ok();
+    tmux("send-keys -t work:2 ihello Escape").ok();
+    let shown = |window: i32, text: &str| {
+        until(&format!("{text} in window {window}"), LONG, || {
+            let screen = tmux(&format!("capture-pane -p -t work:{window}")).stdout;
+            screen.contains(text).then_some(screen)
+        })
+    };
+    shown(0, "here>");
+    shown(1, "PID");
+    let before = shown(2, "hello");
+    let mut pid = pid;
+    for _ in 0..3 {
+        // By a file: in a live pipe its pids would still be taken here.
+        let archive = host.path("tmux.ckpt").display().to_string();
+        host.sh(&format!("checkpoint pid:{pid} | pack > {archive}"))
+            .ok();
+        let report = host.sh(&format!("restore --json < {archive}")).ok();
+        pid = ferry_tests::Restored::read(&report).pid;
+        assert_eq!(shown(2, "hello"), before);
+        tmux("send-keys -t work:0 'x=$((x + 1)); echo x is $x' Enter").ok();
+    }
+    shown(0, "x is 8");
+    shown(1, "PID");
+    let mut screen = Screen::new(
+        &host,
+        &format!("TERM=xterm tmux -S {socket} attach -t work:2"),
+    );
+    screen.shows("hello");
+    tmux("kill-server").ok();
 }

@@ -33,6 +33,7 @@ pub use collect::Collector;
 pub use external::Stdio;
 pub use opened::{Opened, open};
 pub use tty::Terminals;
+pub(crate) use tty::of_record as termios;
 
 use crate::{Blocker, Error, Result, Source, Target, sockets};
 use borrowed::{Borrowed, Holder};

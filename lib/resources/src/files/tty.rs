@@ -287,7 +287,8 @@ fn record(termios: &tty::Termios) -> Termios {
     }
 }
 
-fn of_record(record: &Termios) -> tty::Termios {
+/// For the kernel.
+pub(crate) fn of_record(record: &Termios) -> tty::Termios {
     tty::Termios {
         input: record.input,
         output: record.output,

@@ -23,20 +23,22 @@ pub struct Grown {
     pub numbers: Numbers,
 }
 
-/// Grows `tree` from its first process: the root itself, or our own init.
-/// Sessions get their terminals before they have members, who inherit them.
+/// Grows `tree` from its first process: the root itself, or our own init. Sessions get their terminals before they have members, who inherit them.
 pub fn grow(tree: &Tree, first: Stub, first_is_root: bool, terminals: &Terminals) -> Result<Grown> {
     let start = if first_is_root { tree.root } else { OUTSIDE };
     let steps = plan(tree, start).map_err(Error::Refused)?;
     let mut numbers = Numbers::of(first.tid(), tree)?;
     let mut tasks = BTreeMap::from([(start, first)]);
+    if !first_is_root {
+        terminals.control(OUTSIDE, task(&mut tasks, OUTSIDE)?)?;
+    }
     for step in steps {
         make(&mut tasks, &mut numbers, tree, step)?;
         if let Step::Setsid { pid } = step {
             terminals.control(pid, task(&mut tasks, pid)?)?;
         }
     }
-    let init = if first_is_root {
+    let mut init = if first_is_root {
         None
     } else {
         tasks.remove(&OUTSIDE)
@@ -56,7 +58,7 @@ pub fn grow(tree: &Tree, first: Stub, first_is_root: bool, terminals: &Terminals
             },
         );
     }
-    terminals.settle(tree, &mut processes)?;
+    terminals.settle(tree, init.as_mut(), &mut processes)?;
     if let (Some(last), Some(root)) = (tree.last_pid, processes.get_mut(&tree.root))
         && numbers.are_chosen()
     {

@@ -22,6 +22,7 @@ use std::path::Path;
 mod agent;
 mod bridge;
 mod cgroup;
+mod console;
 pub mod engine;
 mod inside;
 mod keeper;
@@ -31,6 +32,7 @@ mod plan;
 pub mod registry;
 mod written;
 
+pub use console::Console;
 pub use inside::init;
 
 /// A vessel. Dropped before [`Vessel::release`], it is taken down with all that was made for it.

@@ -7,6 +7,8 @@ use super::sides::directory_of;
 use crate::files::external::{self, Stdio};
 use crate::files::kind::is_terminal;
 use crate::files::{reopening, table};
+use crate::tree::OUTSIDE;
+use crate::vessel::Console;
 use crate::{Error, Result, Target, TargetProcess};
 use image::files::tty::{Pair, Terminal, Tty};
 use image::ids::{Pid, TerminalId};
@@ -31,6 +33,7 @@ pub struct Terminals {
     all: BTreeMap<TerminalId, Made>,
     /// Masters that are closed in the end, by where their slaves were.
     dead: HashMap<Name, OwnedFd>,
+    console: Option<Console>,
 }
 
 #[derive(Debug)]
@@ -40,6 +43,8 @@ struct Made {
     /// Ours, and closed in the end: of a pair whose slave nobody ever opened there is none. For a terminal from outside,
     /// what stands for it.
     slave: Option<OwnedFd>,
+    /// Who makes it the terminal of its session: its leader, or, for one from outside, an init of ours.
+    leader: Option<Pid>,
 }
 
 impl Terminals {
@@ -49,7 +54,7 @@ impl Terminals {
         let root = Root::of(first)?;
         made.pairs(records, &root, first)?;
         for terminal in records.iter().filter(|t| t.pair.is_none()) {
-            made.outside(terminal, stdio)?;
+            made.outside(terminal, stdio, &root, first)?;
         }
         Ok(made)
     }
@@ -109,7 +114,7 @@ impl Terminals {
         if stat::read(stub.tid())?.terminal().is_some() {
             return Ok(());
         }
-        let of_leader = |made: &&Made| made.record.session == Some(leader);
+        let of_leader = |made: &&Made| made.leader == Some(leader);
         let Some(made) = self.all.values().find(of_leader) else {
             return Ok(());
         };
@@ -128,10 +133,12 @@ impl Terminals {
     pub(crate) fn settle(
         &self,
         tree: &Tree,
+        init: Option<&mut Stub>,
         processes: &mut BTreeMap<Pid, TargetProcess>,
     ) -> Result<()> {
+        let mut init = init;
         for made in self.all.values() {
-            let Some(leader) = made.record.session else {
+            let Some(leader) = made.leader else {
                 continue;
             };
             let members = tree
@@ -152,13 +159,19 @@ impl Terminals {
             let Some(group) = made.record.foreground else {
                 continue;
             };
-            let process = processes.get_mut(&leader).ok_or_else(|| {
+            let stub = match (leader, &mut init) {
+                (OUTSIDE, Some(init)) => Some(&mut **init),
+                _ => processes
+                    .get_mut(&leader)
+                    .map(|process| &mut process.leader),
+            };
+            let stub = stub.ok_or_else(|| {
                 Error::Refused(format!(
                     "terminal {} is that of session {leader}, whose leader the image does not have",
                     made.record.id.0
                 ))
             })?;
-            with(made, &mut process.leader, |stub, number| {
+            with(made, stub, |stub, number| {
                 let at = stub.put(&group.to_ne_bytes())?;
                 let what = format!("bring group {group} to the foreground");
                 stub.must(&what, tty::to_foreground(number, at))?;
@@ -169,21 +182,34 @@ impl Terminals {
     }
 
     /// What stands for a terminal from outside.
-    fn outside(&mut self, terminal: &Terminal, stdio: &Stdio) -> Result<()> {
-        let given = match stdio {
-            Stdio::Null | Stdio::Ours if terminal.session.is_some() => {
-                return Err(Error::Refused(
-                    "the container has a terminal whose other side was outside, and here is none for it: restore it \
-                     into an engine (podman), which makes one"
-                        .into(),
-                ));
-            }
-            Stdio::Null => None,
+    fn outside(
+        &mut self,
+        terminal: &Terminal,
+        stdio: &Stdio,
+        root: &Root,
+        first: kernel::Pid,
+    ) -> Result<()> {
+        let ours = match stdio {
             Stdio::Ours => first_terminal(&[
                 Some(std::io::stdin().as_fd()),
                 Some(std::io::stdout().as_fd()),
                 Some(std::io::stderr().as_fd()),
             ])?,
+            Stdio::Null | Stdio::Vessel(_) => None,
+        };
+        let given = match stdio {
+            Stdio::Null | Stdio::Ours if terminal.session.is_some() && ours.is_none() => {
+                return Err(Error::Refused(
+                    "the container has a terminal whose other side was outside, and here is none for it: restore it \
+                     from a terminal with --wait, or into an engine"
+                        .into(),
+                ));
+            }
+            Stdio::Null => None,
+            Stdio::Ours => match ours {
+                Some(here) => return self.console(terminal, &here, root, first),
+                None => None,
+            },
             Stdio::Vessel(streams) => {
                 let streams: Vec<_> = streams
                     .iter()
@@ -207,7 +233,60 @@ impl Terminals {
             record: terminal.clone(),
             master: None,
             slave: given,
+            leader: terminal.session,
         })
+    }
+
+    /// The terminal we were called from stands for one from outside: by way of a pair of the container's, unless its
+    /// session is ours.
+    fn console(
+        &mut self,
+        terminal: &Terminal,
+        here: &OwnedFd,
+        root: &Root,
+        first: kernel::Pid,
+    ) -> Result<()> {
+        let own = descriptor::reopen(here.as_fd(), O_RDWR | O_NONBLOCK | O_NOCTTY)?;
+        let us = std::process::id() as kernel::Pid;
+        let is_our_session = stat::read(first)?.session() == stat::read(us)?.session();
+        if terminal.session.is_none() && is_our_session {
+            let foreground = terminal.foreground.is_some();
+            self.console = Some(Console::lent(own, terminal.termios.clone(), foreground));
+            return self.add(Made {
+                record: terminal.clone(),
+                master: None,
+                slave: Some(descriptor::duplicate(here.as_fd())?),
+                leader: None,
+            });
+        }
+        let is_one = |path: &&str| {
+            root.stat(Path::new(path))
+                .is_ok_and(|s| s.node == tty::PTMX)
+        };
+        let ptmx = ["/dev/pts/ptmx", "/dev/ptmx"].into_iter().find(is_one);
+        let ptmx = ptmx.map(Path::new).ok_or_else(|| {
+            Error::Refused(
+                "the container has a terminal and no devpts to make another in: mount one at /dev/pts"
+                    .into(),
+            )
+        })?;
+        own_devpts(&directory_of(ptmx), root, first)?;
+        let master = root.open(ptmx, O_RDWR | O_NOCTTY | O_NONBLOCK)?;
+        tty::lock(master.as_fd(), false)?;
+        let slave = tty::peer(master.as_fd(), O_RDWR | O_NONBLOCK)?;
+        settle(slave.as_fd(), Some(master.as_fd()), terminal, Vec::new())?;
+        self.console = Some(Console::relayed(own, master));
+        self.add(Made {
+            record: terminal.clone(),
+            master: None,
+            slave: Some(slave),
+            leader: Some(terminal.session.unwrap_or(OUTSIDE)),
+        })
+    }
+
+    /// What is to be attended to as long as the container runs.
+    pub fn take_console(&mut self) -> Option<Console> {
+        self.console.take()
     }
 
     /// Opens a terminal.
@@ -239,9 +318,13 @@ impl Terminals {
             }
             Tty::Controlling { terminal, path } => {
                 let made = self.find(*terminal)?;
-                match (&made.slave, made.record.session) {
+                match (&made.slave, made.leader) {
                     (None, _) => external::null(flags),
                     (Some(_), None) => Ok(root.open(path.as_path(), reopening(flags))?),
+                    (Some(_), Some(OUTSIDE)) => {
+                        let member = member(target)?;
+                        controlling(member, path, flags, root, target)
+                    }
                     (Some(_), Some(leader)) => controlling(leader, path, flags, root, target),
                 }
             }
@@ -352,6 +435,7 @@ fn pair_of(terminal: &Terminal, pair: &Pair, master: OwnedFd) -> Result<Made> {
         record: terminal.clone(),
         master: Some(master),
         slave,
+        leader: terminal.session,
     })
 }
 
@@ -423,6 +507,19 @@ fn with(
     work(stub, number)?;
     stub.must("close", call::close(number))?;
     Ok(())
+}
+
+/// A process whose session is that of our init, and so its terminal.
+fn member(target: &Target) -> Result<Pid> {
+    for (inside, process) in &target.processes {
+        let stat = stat::read(process.pid)?;
+        if stat.terminal().is_some() && stat.session() != process.pid {
+            return Ok(*inside);
+        }
+    }
+    Err(Error::Refused(
+        "the image has /dev/tty open, and no process with a controlling terminal".into(),
+    ))
 }
 
 fn open_slave(slave: BorrowedFd, path: &Name, flags: u32, root: &Root) -> Result<OwnedFd> {
