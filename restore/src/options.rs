@@ -45,11 +45,11 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS")]
     pub ip: Option<IpAddr>,
 
-    /// Do not ask the engine for the address that the container was given when it was made; with -n that is so anyway
+    /// Do not ask the engine for the address the container had, or was given by hand; with -n only the latter is asked for
     #[arg(long)]
     pub ignore_static_ip: bool,
 
-    /// Do not ask the engine for the hardware address that the container was given when it was made; with -n that is so anyway
+    /// Do not ask the engine for the hardware address the container had, or was given by hand; with -n only the latter is
     #[arg(long)]
     pub ignore_static_mac: bool,
 

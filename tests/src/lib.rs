@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod crossing;
+pub mod docker;
 pub mod host;
 pub mod podman;
 pub mod program;
@@ -14,6 +15,7 @@ pub mod state;
 pub mod traces;
 
 pub use crossing::{Restored, Way};
+pub use docker::{Docker, busybox};
 pub use host::{Host, Outcome};
 pub use podman::{Container, Podman};
 pub use program::Program;

@@ -63,6 +63,12 @@ impl Traces {
         self
     }
 
+    /// These without the lines that begin so.
+    pub fn without(mut self, beginning: &str) -> Self {
+        self.0.retain(|line| !line.starts_with(beginning));
+        self
+    }
+
     /// Waits a little for the host to look as it did: the kernel ends a killed tree's namespaces in its own time.
     #[track_caller]
     pub fn assert_none_left(&self, host: &Host) {

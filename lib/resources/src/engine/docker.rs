@@ -20,6 +20,10 @@ pub fn find(name: &str) -> Result<Option<Owned>> {
     let Some(inspect) = inspect(name)? else {
         return Ok(None);
     };
+    // Where podman stands in for docker, it is podman's.
+    if inspect.get("OCIRuntime").is_some() {
+        return Ok(None);
+    }
     let called = text(&inspect, "/Name").trim_start_matches('/').to_string();
     let on = |pointer: &str| inspect.pointer(pointer) == Some(&Value::Bool(true));
     if on("/State/Paused") {

@@ -73,7 +73,7 @@ pub fn state(engine: Engine, id: &str) -> Result<Option<Value>> {
         "does not exist",
         "No such file or directory",
         "invalid id format",
-        "invalid container id",
+        "invalid container ID format",
     ];
     match none.iter().any(|none| why.contains(none)) {
         true => Ok(None),

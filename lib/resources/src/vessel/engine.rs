@@ -255,8 +255,9 @@ fn changed(old: &[Attachment], new: &[Attachment]) -> Vec<(IpAddr, IpAddr)> {
 /// What an engine says where the name is taken, in our words.
 fn named(error: Error, engine: Engine, name: &str) -> Error {
     let text = error.to_string();
-    let taken = ["already in use", "already exists", "id is in use"];
-    match taken.iter().any(|taken| text.contains(taken)) && text.contains(name) {
+    // podman and docker; runc and crun. Not a port's address.
+    let taken = ["is already in use", "already exists"];
+    match text.contains("container") && taken.iter().any(|taken| text.contains(taken)) {
         true => Error::Name(format!(
             "{engine} has a container {name:?} already; choose another name with -n, or remove that one: {engine} {} {name}",
             match engine {
@@ -265,6 +266,26 @@ fn named(error: Error, engine: Engine, name: &str) -> Error {
             }
         )),
         false => error,
+    }
+}
+
+/// What an engine says where an address or a port is taken, with what the user can do about it.
+fn hinted(error: Error) -> Error {
+    let text = error.to_string();
+    let lower = text.to_lowercase();
+    let port = [
+        "cannot listen on",
+        "port is already allocated",
+        "failed: port",
+    ];
+    let address = ["requested ip address", "ipam", "address already in use"];
+    let is = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    match () {
+        () if is(&port) => Error::Refused(format!("{text} (publish another port: -p)")),
+        () if is(&address) => Error::Refused(format!(
+            "{text} (--ignore-static-ip leaves the address to the engine, --ip chooses one)"
+        )),
+        () => error,
     }
 }
 
@@ -469,5 +490,45 @@ impl Drop for Engined {
         let _ = self.pidfd.signal(Signal::SIGKILL as i32);
         self.reap();
         drop(self.agent.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_said_with_a_remedy() {
+        let refused = |text: &str| Error::Refused(text.into());
+        for said in [
+            "podman create: creating container storage: the container name \"web\" is already in use by 0123",
+            "docker create: Conflict. The container name \"/web\" is already in use by container \"0123\"",
+            "runc create: runc create failed: container with given ID already exists",
+        ] {
+            let error = named(refused(said), Engine::Docker, "web");
+            assert_eq!(error.exit_code(), 5, "{said}");
+        }
+        for (said, remedy) in [
+            (
+                "docker start: driver failed programming external connectivity on endpoint web: Bind for 0.0.0.0:80 \
+                 failed: port is already allocated",
+                "-p",
+            ),
+            (
+                "podman init: cannot listen on the TCP port: listen tcp4 :80: bind: address already in use",
+                "-p",
+            ),
+            (
+                "podman init: netavark: IPAM error: requested ip address 10.88.0.2 is already allocated",
+                "--ignore-static-ip",
+            ),
+            ("docker start: Address already in use", "--ignore-static-ip"),
+        ] {
+            let error = hinted(named(refused(said), Engine::Docker, "web"));
+            assert_eq!(error.exit_code(), 1, "{said}");
+            assert!(error.to_string().contains(remedy), "{error}");
+        }
+        let other = hinted(refused("podman init: no such thing"));
+        assert_eq!(other.to_string(), "podman init: no such thing");
     }
 }

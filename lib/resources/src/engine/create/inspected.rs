@@ -111,7 +111,7 @@ pub fn read(configuration: &Configuration) -> Result<Plain> {
         mounts: mounts(configuration),
         tmpfs: tmpfs(inspect),
         limits: limits(inspect),
-        lists: lists(inspect, &configuration.spec),
+        lists: lists(inspect, &configuration.spec, source),
         security: texts(inspect, "/HostConfig/SecurityOpt"),
         modes: modes(inspect, source)?,
         networking: networking(inspect),
@@ -409,7 +409,7 @@ fn limits(inspect: &Value) -> Vec<(&'static str, String)> {
     limits
 }
 
-fn lists(inspect: &Value, spec: &Value) -> Vec<(&'static str, String)> {
+fn lists(inspect: &Value, spec: &Value, source: Engine) -> Vec<(&'static str, String)> {
     let mut lists = Vec::new();
     for (flag, field) in [
         ("cap-add", "CapAdd"),
@@ -443,9 +443,10 @@ fn lists(inspect: &Value, spec: &Value) -> Vec<(&'static str, String)> {
         lists.push(("ulimit", format!("{name}={soft}:{hard}")));
     }
     // Podman's inspect does not show them, the runtime's configuration does.
-    let sysctls = inspect
-        .pointer("/HostConfig/Sysctls")
-        .or(spec.pointer("/linux/sysctl"));
+    let sysctls = match source {
+        Engine::Podman => spec.pointer("/linux/sysctl"),
+        _ => inspect.pointer("/HostConfig/Sysctls"),
+    };
     let sysctls = named_pairs(sysctls);
     lists.extend(sysctls.into_iter().map(|pair| ("sysctl", pair)));
     for (flag, field, amount) in [

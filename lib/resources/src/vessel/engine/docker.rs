@@ -2,7 +2,9 @@
 //! the runtime's init waits inside the finished container, it is seized, and taken over at its exec.
 
 use super::gate::Gatekeeper;
-use super::{Engined, Making, Options, PATIENCE, addresses, at_exec, changed, named, seize};
+use super::{
+    Engined, Making, Options, PATIENCE, addresses, at_exec, changed, hinted, named, seize,
+};
 use crate::engine::{create, docker, podman, text};
 use crate::vessel::agent::{Call, Streams};
 use crate::{Error, Result};
@@ -43,8 +45,7 @@ pub(super) fn make(
     let id = making
         .create(&creation, undo)
         .map_err(|e| named(e, Engine::Docker, &wishes.name))?;
-    let pid_and_tasks = start(&mut making, &id)?;
-    let (pid, tasks) = pid_and_tasks;
+    let (pid, tasks) = start(&mut making, &id).map_err(hinted)?;
     let mut made = Engined {
         engine: Engine::Docker,
         name: wishes.name,

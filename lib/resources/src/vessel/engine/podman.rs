@@ -1,6 +1,6 @@
 //! Podman's own container: `create`, `init`, and `start`, at whose exec it is taken over.
 
-use super::{Engined, Making, Options, addresses, changed, named};
+use super::{Engined, Making, Options, addresses, changed, hinted, named};
 use crate::engine::{create, podman};
 use crate::vessel::agent::Call;
 use crate::{Error, Result};
@@ -26,7 +26,7 @@ pub(super) fn make(
     let id = making
         .create(&creation, undo)
         .map_err(|e| named(e, Engine::Podman, &wishes.name))?;
-    making.call(["init", &*id])?;
+    making.call(["init", &*id]).map_err(hinted)?;
     let inspect = podman::inspect(&id)?.ok_or_else(|| {
         Error::Refused(format!(
             "podman has lost container {} while it was made",

@@ -1,0 +1,234 @@
+//! Containers of runc by itself: taken by their id, and given back to it from a bundle.
+#![forbid(unsafe_code)]
+
+use ferry_tests::{Host, LONG, Traces, busybox, until};
+use std::path::{Path, PathBuf};
+
+/// Counts, in its memory alone, into a file of its tmpfs.
+const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i > /run/count; sleep 0.1; done";
+
+/// A host with a bundle, and a tmpfs at `/run` in its container.
+fn host(name: &str) -> (Host, PathBuf) {
+    let host = Host::new(name);
+    let bundle = bundle(&host, "bundle", &["sh", "-c", COUNT], false);
+    (host, bundle)
+}
+
+fn bundle(host: &Host, name: &str, words: &[&str], terminal: bool) -> PathBuf {
+    let at = host.path(name);
+    std::fs::create_dir(&at).expect("make a directory");
+    busybox(host, &format!("{name}/rootfs"));
+    host.sh(&format!("cd {} && runc spec", at.display())).ok();
+    let path = at.join("config.json");
+    let text = std::fs::read_to_string(&path).expect("read config.json");
+    let mut spec: serde_json::Value = serde_json::from_str(&text).expect("config.json");
+    spec["process"]["args"] = words.into();
+    spec["process"]["terminal"] = terminal.into();
+    let tmpfs = serde_json::json!({"destination": "/run", "type": "tmpfs", "source": "tmpfs"});
+    spec["mounts"].as_array_mut().expect("mounts").push(tmpfs);
+    std::fs::write(&path, spec.to_string()).expect("write config.json");
+    at
+}
+
+/// A number that the container `id` has counted to.
+fn count(host: &Host, id: &str) -> u64 {
+    until(&format!("{id} to count"), LONG, || {
+        let asked = host.sh(&format!("runc exec {id} cat /run/count"));
+        asked.stdout.trim().parse().ok()
+    })
+}
+
+fn start(host: &Host, id: &str, bundle: &Path) {
+    host.sh(&format!(
+        "runc run -d --bundle {} {id} </dev/null >/dev/null 2>&1",
+        bundle.display()
+    ))
+    .ok();
+}
+
+fn status(host: &Host, id: &str) -> String {
+    let state = host.sh(&format!("runc state {id}")).ok();
+    let state: serde_json::Value = serde_json::from_str(&state).expect("the state");
+    state["status"].as_str().expect("a status").to_owned()
+}
+
+#[test]
+fn a_container_of_runcs_moves_and_is_runcs_afterwards() {
+    let (alder, bundle) = host("alder");
+    start(&alder, "one", &bundle);
+    until("it to count to 3", LONG, || {
+        (count(&alder, "one") >= 3).then_some(())
+    });
+    let image = alder.path("image");
+    alder
+        .sh(&format!("checkpoint runc:one > {}", image.display()))
+        .ok();
+    assert_eq!(alder.sh("runc list -q").ok(), "");
+
+    let birch = Host::new("birch");
+    birch
+        .sh(&format!(
+            "restore --engine runc --bundle {} -n two < {}",
+            bundle.display(),
+            image.display()
+        ))
+        .ok();
+    assert_eq!(birch.sh("runc list -q").ok(), "two");
+    assert_eq!(status(&birch, "two"), "running");
+    let first = count(&birch, "two");
+    assert!(first >= 3, "it counted from {first}");
+    until("it to go on", LONG, || {
+        (count(&birch, "two") > first).then_some(())
+    });
+    birch.sh("runc pause two && runc resume two").ok();
+    birch.sh("runc kill two KILL").ok();
+    until("it to end", LONG, || {
+        (status(&birch, "two") == "stopped").then_some(())
+    });
+    birch.sh("runc delete two").ok();
+    assert_eq!(birch.sh("runc list -q").ok(), "");
+}
+
+#[test]
+fn the_engine_and_the_bundle_are_remembered() {
+    let (host, bundle) = host("alder");
+    start(&host, "one", &bundle);
+    let before = count(&host, "one");
+    let json = host.sh("checkpoint one | restore --json -n two").ok();
+    let json: serde_json::Value = serde_json::from_str(&json).expect("what restore prints");
+    assert_eq!(json["engine"], "runc");
+    assert_eq!(json["id"], "two");
+    assert!(count(&host, "two") >= before);
+}
+
+#[test]
+fn one_that_is_left_running_runs_on_beside_its_copy() {
+    let (host, bundle) = host("alder");
+    start(&host, "one", &bundle);
+    count(&host, "one");
+    host.sh("checkpoint --leave-running runc:one | restore -n two")
+        .ok();
+    for id in ["one", "two"] {
+        let now = count(&host, id);
+        until("it to go on", LONG, || {
+            (count(&host, id) > now).then_some(())
+        });
+    }
+}
+
+#[test]
+fn an_id_that_is_taken_is_said_and_nothing_is_left() {
+    let host = Host::new("alder");
+    let bundle = bundle(&host, "bundle", &["sleep", "1000"], false);
+    start(&host, "one", &bundle);
+    let image = host.path("image");
+    host.sh(&format!(
+        "checkpoint --leave-running runc:one > {}",
+        image.display()
+    ))
+    .ok();
+    let before = Traces::of(&host);
+    let failed = host
+        .sh(&format!("restore -n one < {}", image.display()))
+        .fails_with(5);
+    assert!(failed.stderr.contains("-n"), "{}", failed.stderr);
+    before.assert_none_left(&host);
+    // An image that ends early is found out only when all has been made.
+    host.sh(&format!(
+        "head -c -3000 {} | restore -n two",
+        image.display()
+    ))
+    .fails_with(3);
+    before.assert_none_left(&host);
+    assert_eq!(host.sh("runc list -q").ok(), "one");
+}
+
+#[test]
+fn a_bundle_that_is_missing_is_asked_for() {
+    let (host, bundle) = host("alder");
+    start(&host, "one", &bundle);
+    count(&host, "one");
+    let image = host.path("image");
+    host.sh(&format!("checkpoint runc:one > {}", image.display()))
+        .ok();
+    let before = Traces::of(&host);
+    std::fs::rename(&bundle, host.path("elsewhere")).expect("move the bundle");
+    let line = format!("restore -n two < {}", image.display());
+    let failed = host.sh(&line).fails_with(1);
+    assert!(failed.stderr.contains("--bundle"), "{}", failed.stderr);
+    before.assert_none_left(&host);
+}
+
+#[test]
+fn a_container_that_runc_has_not_is_said() {
+    let host = Host::new("alder");
+    host.sh("checkpoint runc:none >/dev/null").fails_with(5);
+    host.sh("checkpoint runc:../x >/dev/null").fails_with(5);
+}
+
+#[test]
+fn a_terminal_goes_to_whoever_listens_for_it() {
+    let host = Host::new("alder");
+    let words = [
+        "sh",
+        "-c",
+        "i=0; while read line; do i=$((i+1)); echo \"$line $i\"; done",
+    ];
+    let bundle = bundle(&host, "bundle", &words, true);
+    // Receives the other side of a terminal, says a word there, and prints what comes back.
+    let listener = host.path("listener.py");
+    std::fs::write(
+        &listener,
+        "import array, os, socket, sys\n\
+         s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(1)\n\
+         print('listening', flush=True)\n\
+         c, _ = s.accept(); _, ancillary, _, _ = c.recvmsg(4096, socket.CMSG_SPACE(4))\n\
+         fd = array.array('i', ancillary[0][2])[0]\n\
+         while True:\n    os.write(1, os.read(fd, 4096)) if sys.argv[2] == 'listen' else None\n    \
+         if sys.argv[2] != 'listen': os.write(fd, b'word\\n'); sys.argv[2] = 'listen'\n",
+    )
+    .expect("write the listener");
+    let listen = |name: &str, how: &str| {
+        let output = host.path(&format!("{name}.out"));
+        let socket = host.path(&format!("{name}.sock"));
+        host.start(
+            &format!("python3 {} {} {how}", listener.display(), socket.display()),
+            &output,
+        );
+        until("the listener", LONG, || socket.exists().then_some(()));
+        (socket, output)
+    };
+    let (socket, output) = listen("first", "speak");
+    host.sh(&format!(
+        "runc run -d --bundle {} --console-socket {} one",
+        bundle.display(),
+        socket.display()
+    ))
+    .ok();
+    let says = |output: &Path, text: &str| {
+        until(&format!("`{text}` at the terminal"), LONG, || {
+            let said = std::fs::read_to_string(output).unwrap_or_default();
+            said.contains(text).then_some(())
+        })
+    };
+    says(&output, "word 1");
+    let image = host.path("image");
+    host.sh(&format!("checkpoint runc:one > {}", image.display()))
+        .ok();
+    let failed = host
+        .sh(&format!("restore -n two < {}", image.display()))
+        .fails_with(1);
+    assert!(
+        failed.stderr.contains("--console-socket"),
+        "{}",
+        failed.stderr
+    );
+    let (socket, output) = listen("second", "speak");
+    host.sh(&format!(
+        "restore -n two --console-socket {} < {}",
+        socket.display(),
+        image.display()
+    ))
+    .ok();
+    says(&output, "word 2");
+}
