@@ -259,3 +259,23 @@ fn tmux_is_attached_to_again_and_shows_the_same_screen() {
     screen.shows("hello");
     tmux("kill-server").ok();
 }
+
+#[test]
+fn a_shell_of_podmans_goes_on_without_podman() {
+    let host = Podman::new("alder");
+    let shell = host.run("shell", "-it --network none base bash --norc");
+    let mut screen = attach(&shell);
+    screen.types("x=7; cd /tmp; PS1='rea''dy> '\r");
+    screen.shows("ready> ");
+    detach(screen);
+    let archive = shell.taken("--with-image").display().to_string();
+    host.sh("podman rm shell").ok();
+    let words = "--engine native --wait --network none";
+    let line = format!("restore {words} < {archive}; echo ended with $?");
+    let mut screen = Screen::new(&host, &line);
+    screen.types("echo $((x * 6)) $PWD $(tty)\r");
+    screen.shows("42 /tmp /dev/pts/0\r\n");
+    screen.types("exit 5\r");
+    screen.shows("ended with 5\r\n");
+    screen.ends();
+}
