@@ -5,6 +5,7 @@ use crate::{LONG, built, until};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Namespaces that behave as a host of their own.
@@ -317,10 +318,32 @@ impl Host {
 }
 
 impl Host {
-    /// Ends it: the keeper ends with its standard input, and every process of its pid namespace with it.
+    /// Ends it: the keeper ends with its standard input, and every process of its pid namespace with it. The control groups
+    /// of native containers that nobody is left to remove, and which all hosts share, go as well.
     pub fn end(&mut self) {
+        let groups = self.groups();
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
+        for at in groups {
+            let start = Instant::now();
+            while at.exists() && std::fs::remove_dir(&at).is_err() && start.elapsed() < LONG / 10 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let _ = at.parent().map(std::fs::remove_dir);
+        }
+    }
+
+    fn groups(&self) -> Vec<PathBuf> {
+        let registered = std::fs::read_dir(self.outside("/run/ferry"));
+        let mut found = Vec::new();
+        for file in registered.into_iter().flatten().flatten() {
+            let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+            let entry: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            let groups = entry.get("cgroups").and_then(serde_json::Value::as_array);
+            let groups = groups.into_iter().flatten();
+            found.extend(groups.filter_map(|group| group.as_str().map(PathBuf::from)));
+        }
+        found
     }
 
     /// What an HTTP GET from this host gives, asked until there is an answer.

@@ -221,3 +221,37 @@ fn without_its_image_the_remedies_are_named() {
     }
     traces.assert_none_left(&birch);
 }
+
+#[test]
+fn devices_are_limited_also_where_there_is_only_the_newer_version() {
+    let (alder, birch) = Podman::pair();
+    let archive = alder.run("count", "base").taken("");
+    birch.sh("umount /sys/fs/cgroup/devices").ok();
+    let name = format!("devices{}", std::process::id());
+    let hello = natively(&birch, &format!("-n {name} {}", rootfs()), &archive);
+    assert_eq!(answer(&birch, &hello), "0");
+    let enter = format!("echo $$ > /sys/fs/cgroup/unified/ferry/{name}-*/cgroup.procs");
+    birch.sh(&format!("{enter}; : < /dev/zero")).ok();
+    let refused = birch.sh(&format!("{enter}; : < /dev/kmsg"));
+    assert!(refused.stderr.contains("not permitted"), "{refused:?}");
+    birch.sh(": < /dev/kmsg").ok();
+}
+
+#[test]
+fn half_an_archive_leaves_nothing() {
+    let (alder, birch) = Podman::pair();
+    let archive = alder
+        .run("count", "-v data:/data base")
+        .taken("--with-image");
+    let traces = Traces::of(&birch);
+    let size = fs::metadata(&archive).expect("the archive").len();
+    // In the middle of the layers, and short of the end.
+    for len in [size / 2, size - 1000] {
+        let line = format!(
+            "head -c {len} {} | restore --engine native -n hello",
+            archive.display()
+        );
+        birch.sh(&line).fails_with(3);
+        traces.assert_none_left(&birch);
+    }
+}

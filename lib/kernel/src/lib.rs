@@ -6,6 +6,7 @@
 pub mod arch;
 pub mod beneath;
 pub mod descriptor;
+pub mod devices;
 pub mod elf;
 pub mod error;
 pub mod event;

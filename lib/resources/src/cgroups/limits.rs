@@ -188,30 +188,23 @@ fn settings(limits: &Limits) -> Vec<Setting> {
             say("traffic of a block device", &v1, &v2);
         }
     }
-    if let Some(rules) = &limits.devices {
-        let mut v1 = vec![("devices.deny", "a".to_string())];
-        v1.extend(
-            rules
-                .iter()
-                .map(|rule| ("devices.allow", rules::line(rule))),
-        );
-        say("devices to use", &v1, &[]);
-    }
     all
 }
 
 /// Gives limits to groups, one for each hierarchy of this host. What cannot be given is returned in words.
 pub(crate) fn write(groups: &[PathBuf], limits: &Limits) -> Vec<String> {
-    settings(limits)
-        .iter()
-        .filter_map(|setting| {
-            let why = put(groups, setting).err()?;
-            Some(format!(
-                "the limit of {} is not given back: {why}",
-                setting.what
-            ))
-        })
-        .collect()
+    let mut failed = Vec::new();
+    let mut note = |what: &str, done: Result<(), String>| {
+        let words = |why| format!("the limit of {what} is not given back: {why}");
+        failed.extend(done.err().map(words));
+    };
+    for setting in settings(limits) {
+        note(setting.what, put(groups, &setting));
+    }
+    if let Some(devices) = &limits.devices {
+        note("devices to use", rules::give(groups, devices));
+    }
+    failed
 }
 
 fn put(groups: &[PathBuf], setting: &Setting) -> Result<(), String> {

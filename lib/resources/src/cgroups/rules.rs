@@ -2,7 +2,11 @@
 //! what a runtime's configuration says of them where the kernel does not tell (version 2 keeps a program).
 
 use image::cgroups::DeviceRule;
+use kernel::devices::{self, Rule};
 use serde_json::Value;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 /// Reads `devices.list`; none where all devices may be used.
 pub(super) fn parse(list: &str) -> Option<Vec<DeviceRule>> {
@@ -42,7 +46,7 @@ fn parse_line(line: &str) -> Option<DeviceRule> {
 }
 
 /// The line of a rule, as `devices.allow` takes it.
-pub(super) fn line(rule: &DeviceRule) -> String {
+fn line(rule: &DeviceRule) -> String {
     let kind = if rule.block { 'b' } else { 'c' };
     let number = |n: Option<u32>| n.map_or("*".to_string(), |n| n.to_string());
     let access: String = [(rule.read, 'r'), (rule.write, 'w'), (rule.make, 'm')]
@@ -54,6 +58,36 @@ pub(super) fn line(rule: &DeviceRule) -> String {
         number(rule.major),
         number(rule.minor)
     )
+}
+
+/// Gives a container the devices it may use, and no others: by its group of version 1, else of version 2.
+pub(super) fn give(groups: &[PathBuf], rules: &[DeviceRule]) -> Result<(), String> {
+    let with = |file: &str| groups.iter().find(|group| group.join(file).exists());
+    if let Some(group) = with("devices.deny") {
+        write(group, "devices.deny", "a")?;
+        return rules
+            .iter()
+            .try_for_each(|rule| write(group, "devices.allow", &line(rule)));
+    }
+    let group = with("cgroup.type").ok_or("this host has no such controller mounted")?;
+    let rules: Vec<Rule> = rules
+        .iter()
+        .map(|rule| Rule {
+            block: rule.block,
+            major: rule.major,
+            minor: rule.minor,
+            read: rule.read,
+            write: rule.write,
+            make: rule.make,
+        })
+        .collect();
+    let dir = fs::File::open(group).map_err(|e| format!("{}: {e}", group.display()))?;
+    devices::restrict(dir.as_fd(), &rules).map_err(|e| e.to_string())
+}
+
+fn write(group: &Path, file: &str, word: &str) -> Result<(), String> {
+    let path = group.join(file);
+    fs::write(&path, word).map_err(|e| format!("{}: {word}: {e}", path.display()))
 }
 
 /// What every runtime allows besides (config-linux.md of the OCI runtime specification, default devices; and making any
