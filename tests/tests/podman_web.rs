@@ -15,7 +15,7 @@ fn moves(words: &str) {
     std::thread::sleep(Duration::from_millis(1200));
     let before = web.program().state().enduring();
     let archive = web.taken("");
-    assert_eq!(web.status(), "exited");
+    web.becomes("exited");
     let web = birch.restored("", &archive);
     assert_eq!(web.name, "web");
     before.assert_kept_by(&web.program(), State::enduring);
