@@ -151,7 +151,7 @@ fn a_failed_restore_leaves_nothing_and_runs_nothing() {
     docker.sh("docker rmi busybox").ok();
     let before = docker.traces();
     let missing = docker.sh(&format!("restore -n two < {}", image.display()));
-    let missing = missing.fails_with(1);
+    let missing = missing.fails_with(4);
     assert!(missing.stderr.contains("busybox"), "{}", missing.stderr);
     docker.assert_none_left(&before);
 }

@@ -266,7 +266,10 @@ fn a_killed_restore_leaves_nothing() {
     for round in 0..rounds {
         let wait = took.mul_f64(f64::from(round) / f64::from(rounds) * 0.95);
         let killed = killed_after(&host, &archive, wait);
-        std::thread::sleep(Duration::from_millis(100));
+        // What was made is taken back by a process that outlives it.
+        until("what was made to be taken back", LONG, || {
+            (host.sh("pgrep -x 'ferry: engine'").code == 1).then_some(())
+        });
         let left = Container {
             podman: &host,
             name: "hello".to_owned(),

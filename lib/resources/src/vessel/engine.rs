@@ -281,7 +281,7 @@ fn hinted(error: Error) -> Error {
     let address = ["requested ip address", "ipam", "address already in use"];
     let is = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     match () {
-        () if is(&port) => Error::Refused(format!("{text} (publish another port: -p)")),
+        () if is(&port) => Error::Refused(format!("{text} (publish another port: --publish)")),
         () if is(&address) => Error::Refused(format!(
             "{text} (--ignore-static-ip leaves the address to the engine, --ip chooses one)"
         )),
@@ -512,11 +512,11 @@ mod tests {
             (
                 "docker start: driver failed programming external connectivity on endpoint web: Bind for 0.0.0.0:80 \
                  failed: port is already allocated",
-                "-p",
+                "--publish",
             ),
             (
                 "podman init: cannot listen on the TCP port: listen tcp4 :80: bind: address already in use",
-                "-p",
+                "--publish",
             ),
             (
                 "podman init: netavark: IPAM error: requested ip address 10.88.0.2 is already allocated",

@@ -1,7 +1,7 @@
 //! The `create` command that makes a container again, from what its engine said of it: podman's own recorded command
 //! where there is one ([`replay`]), else what `inspect` shows ([`inspected`]). What cannot be carried over is said by name.
 
-use crate::{Error, Result};
+use crate::{Blocker, Error, Result};
 use image::container::Engine;
 use image::engine::{Configuration, Image, Volume};
 use std::net::IpAddr;
@@ -106,11 +106,18 @@ pub fn image(
         ),
         None => String::new(),
     };
-    Err(Error::Refused(format!(
-        "the container's image {} (id {short}) is not in {engine}'s storage here{other}: bring it over (podman save {} | \
-         ssh HOST {engine} load), or checkpoint --with-image and restore --engine native",
-        image.name, image.name
-    )))
+    Err(Error::Blocked(vec![Blocker {
+        pid: 0,
+        place: engine.to_string(),
+        what: format!(
+            "the container's image {} (id {short}) is not in its storage here{other}",
+            image.name
+        ),
+        remedy: format!(
+            "bring it over: podman save {} | ssh HOST {engine} load; or checkpoint --with-image and restore --engine native",
+            image.name
+        ),
+    }]))
 }
 
 /// The command that makes a volume as it was: `volume create …`.
@@ -167,6 +174,7 @@ mod tests {
     #[test]
     fn an_image_that_is_missing_is_an_error_with_what_was_looked_for() {
         let nothing = image(&web(), Engine::Docker, |_| Ok(None)).unwrap_err();
+        assert_eq!(nothing.exit_code(), 4);
         let text = nothing.to_string();
         for part in ["localhost/web:latest", "0123456789ab", "docker"] {
             assert!(text.contains(part), "{text}");
