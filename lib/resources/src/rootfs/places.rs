@@ -171,6 +171,11 @@ fn mounted(
         }
         return Ok((How::Replaces, Some(volume(pid, place, mount)?)));
     }
+    // What is no memory file system here belongs to somebody else: an engine has filled it, or it is a directory of the
+    // user's, whatever the image says.
+    if !matches!(mount.fstype.as_str(), "tmpfs" | "ramfs") {
+        return Ok((How::LeftOut, None));
+    }
     // Nobody in the container could have changed one that can only be read: its maker has filled it.
     let read_only = |options: &[String]| options.iter().any(|option| option == "ro");
     if read_only(&mount.options) || read_only(&mount.super_options) {
