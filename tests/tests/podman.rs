@@ -29,7 +29,7 @@ fn a_container_goes_on_in_another_podman() {
     assert_eq!((count.answer(), count.answer()), ("0".into(), "1".into()));
     let before = count.program().state_at_rest().enduring();
     let archive = count.taken("");
-    assert_eq!(count.status(), "exited");
+    count.becomes("exited");
     let count = birch.restored("", &archive);
     assert_eq!(count.name, "count");
     before.assert_kept_by(&count.program(), State::enduring);

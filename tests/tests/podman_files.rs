@@ -64,11 +64,12 @@ fn volumes_and_changes_can_stay_behind() {
     assert_ne!(on.exec("cat /note").code, 0);
 }
 
-/// Type, mode, owner, size, links and target of every file, and a checksum of what is in it.
-const LIST: &str = "cd / && find . -xdev -path ./proc -prune -o -path ./sys -prune -o -path ./dev -prune -o \
-    -printf '%p %y %m %U:%G %n %l %s\\n' | grep -v '^\\. \\| d ' | sort; \
-    find . -xdev -type d \\( -path ./proc -o -path ./sys -o -path ./dev \\) -prune -o -type d -printf '%p %m %U:%G\\n' | sort; \
-    find . -xdev -type f -size -900M -print0 | sort -z | xargs -0 sha256sum";
+/// Type, mode, owner, links, target and size of every file, and a checksum of what is in it; not of the files that podman
+/// writes for each container.
+const LIST: &str = "cd / && exec 2>&1
+    find . -xdev \\( -path ./proc -o -path ./sys -o -path ./dev -o -path ./etc/hosts -o -path ./etc/hostname -o -path ./etc/resolv.conf \\) -prune -o \\
+        \\( -type d -printf '%p d %m %U:%G\\n' -o -printf '%p %y %m %U:%G %n %l %s %TY-%Tm-%TdT%TH:%TM\\n' \\) | sort
+    find etc work usr/share/zoneinfo -xdev -type f -size -9M ! -name hosts ! -name hostname ! -name resolv.conf -print0 | sort -z | xargs -0 sha256sum";
 
 #[test]
 fn what_it_wrote_deleted_renamed_and_linked_is_identical() {
@@ -78,7 +79,14 @@ fn what_it_wrote_deleted_renamed_and_linked_is_identical() {
         .exec(
             "set -e
             mkdir /work && cd /work
-            for d in $(seq 100); do mkdir $d; (cd $d; seq 1000 | split -l 1 -a 3 -d - f); done
+            python3 -c '
+import os
+for d in range(1, 101):
+    os.mkdir(str(d))
+    for f in range(1000):
+        with open(f\"{d}/f{f:03}\", \"w\") as file:
+            file.write(f\"{d} {f}\\n\")
+'
             truncate -s 1G sparse; echo middle | dd of=sparse bs=1 seek=500000000 conv=notrunc status=none
             ln 1/f000 hard; ln -s 1/f001 soft; ln /usr/bin/perl perl-too
             rm /etc/issue; rm -r /usr/share/zoneinfo; mkdir /usr/share/zoneinfo; echo new > /usr/share/zoneinfo/only
@@ -90,7 +98,7 @@ b\"",
         .ok();
     let before = sleeper.exec(LIST).ok();
     assert!(
-        before.lines().count() > 200_000,
+        before.lines().count() > 202_000,
         "{}",
         before.lines().count()
     );
@@ -104,9 +112,8 @@ b\"",
         "gone: {gone:#?}\nnew: {new:#?}"
     );
     assert_eq!(
-        on.exec("cd /work; stat -c %b sparse; cmp -n 7 -i 500000000:0 sparse /dev/stdin <<< middle; stat -c %Y 1/f004")
-            .code,
-        0
+        on.exec("tail -c +500000001 /work/sparse | head -c 6").ok(),
+        "middle"
     );
     let blocks: u64 = on
         .exec("stat -c %b /work/sparse")
