@@ -72,7 +72,7 @@ fn a_taken_port_leaves_its_owner_alone() {
     fails(
         &host,
         &format!("restore -n two < {}", archive.display()),
-        5,
+        4,
         &["9000", "--publish"],
     );
     assert_eq!(owner.answer(), "2");
@@ -185,6 +185,7 @@ fn a_session_that_came_in_by_exec_is_named_and_lives_on() {
 fn a_dead_reader_leaves_the_container_running() {
     let host = Podman::new("alder");
     let count = host.run("count", "base");
+    count.says("ready");
     let mut next = 0;
     let before = host.traces();
     for bytes in [1, 100_000, 3_000_000] {

@@ -5,11 +5,19 @@ use ferry_tests::{Container, LONG, Podman, State};
 use std::process::Stdio;
 use std::time::Duration;
 
+/// Tomcat once it serves: a question that is asked earlier is kept waiting, and its answer may come too late.
+#[track_caller]
+fn tomcat<'h>(host: &'h Podman, words: &str) -> Container<'h> {
+    let web = host.run("web", &format!("{words} web"));
+    web.says("Server startup in");
+    web
+}
+
 /// Answers 0 and 1 here, and 2 there.
 #[track_caller]
 fn moves(words: &str) {
     let (alder, birch) = Podman::pair();
-    let web = alder.run("web", &format!("{words} web"));
+    let web = tomcat(&alder, words);
     assert_eq!((web.answer(), web.answer()), ("0".into(), "1".into()));
     // What a JVM keeps of a connection that was closed is gone after a second; with it is another test.
     std::thread::sleep(Duration::from_millis(1200));
@@ -50,7 +58,7 @@ fn tomcat_moves_with_memory_file_systems_and_its_deployments_mounted() {
 #[test]
 fn three_warm_replicas_have_an_address_each() {
     let (alder, birch) = Podman::pair();
-    let web = alder.run("web", "web");
+    let web = tomcat(&alder, "");
     assert_eq!((web.answer(), web.answer()), ("0".into(), "1".into()));
     let archive = web.taken("");
     let replicas =
@@ -74,7 +82,7 @@ fn three_warm_replicas_have_an_address_each() {
 #[test]
 fn a_checkpoint_right_after_an_answer_can_be_restored() {
     let host = Podman::new("alder");
-    let mut web = host.run("web", "web");
+    let mut web = tomcat(&host, "");
     assert_eq!(web.answer(), "0");
     for next in 1..=5 {
         let address = web.address();
@@ -96,7 +104,7 @@ fn a_checkpoint_right_after_an_answer_can_be_restored() {
 #[test]
 fn a_checkpoint_under_load_can_be_restored() {
     let host = Podman::new("alder");
-    let web = host.run("web", "web");
+    let web = tomcat(&host, "");
     assert_eq!(web.answer(), "0");
     let address = web.address();
     let stop = host.path("stop").display().to_string();
@@ -111,7 +119,7 @@ fn a_checkpoint_under_load_can_be_restored() {
     std::thread::sleep(Duration::from_secs(1));
     let archives = [(); 4].map(|()| {
         std::thread::sleep(Duration::from_millis(130));
-        web.taken("--leave-running")
+        web.taken("--leave-running --tcp-established")
     });
     std::fs::write(&stop, "").expect("stop the load");
     for mut child in load {
@@ -135,7 +143,7 @@ fn a_checkpoint_under_load_can_be_restored() {
 #[test]
 fn a_stream_moves_it_in_one_line() {
     let (alder, birch) = Podman::pair();
-    let web = alder.run("web", "web");
+    let web = tomcat(&alder, "");
     assert_eq!((web.answer(), web.answer()), ("0".into(), "1".into()));
     let receiver = birch
         .shell("nc -l -p 7000 | unpack | restore -n moved")
