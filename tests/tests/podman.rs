@@ -220,32 +220,6 @@ fn a_restart_policy_is_no_obstacle_and_goes_on() {
 }
 
 #[test]
-fn a_terminal_comes_along() {
-    let (alder, birch) = Podman::pair();
-    alder.sh("podman run -d -t --name term base bash -c 'stty cols 100 rows 30; n=0; while read -r line; do n=$((n+1)); echo heard $n $line; done'").ok();
-    let term = alder.container("term");
-    let speak = |host: &Podman, name: &str, text: &str| {
-        let line = format!(
-            "(sleep 0.3; echo {text}; sleep 0.5) | timeout 5 podman attach --detach-keys ctrl-x {name} || true"
-        );
-        let script = host.path("attach.sh");
-        std::fs::write(&script, line).expect("write a script");
-        host.sh(&format!(
-            "script -qec 'bash {}' /dev/null",
-            script.display()
-        ));
-    };
-    speak(&alder, "term", "one");
-    term.says("heard 1 one");
-    let archive = term.taken("");
-    let on = birch.restored("-n on", &archive);
-    speak(&birch, "on", "two");
-    on.says("heard 2 two");
-    assert_eq!(on.exec("stty size < /dev/pts/0").ok(), "30 100");
-    assert_eq!(on.exec("ps -o tty= -p 1").ok().trim(), "pts/0");
-}
-
-#[test]
 fn three_generations_and_back_to_podman() {
     let host = Podman::new("alder");
     let mut count = host.run("count", "base");

@@ -69,12 +69,16 @@ fn a_taken_port_leaves_its_owner_alone() {
     let archive = archive(&host, "-p 9000:8080");
     let owner = host.restored("-n one", &archive);
     assert_eq!(owner.answer(), "1");
-    fails(
-        &host,
-        &format!("restore -n two < {}", archive.display()),
-        4,
-        &["9000", "--publish"],
-    );
+    // Not the rules of the firewall: netavark itself takes some of the owner's away when it fails.
+    let before = host.inventory();
+    let line = format!("restore -n two < {}", archive.display());
+    let outcome = host.sh(&line).fails_with(4);
+    for word in ["9000", "--publish"] {
+        assert!(outcome.stderr.contains(word), "{}", outcome.stderr);
+    }
+    until("nothing to be left of it", LONG, || {
+        (host.inventory() == before).then_some(())
+    });
     assert_eq!(owner.answer(), "2");
 }
 
@@ -282,8 +286,10 @@ fn a_killed_restore_leaves_nothing() {
             name: "hello".to_owned(),
         };
         // Killed after it had let the container go, it leaves a whole one.
-        let state = host.sh("podman ps --filter name=hello --format '{{.State}}'");
-        let released = state.stdout.trim() == "running" && is_released(&host);
+        let running = host
+            .sh("podman ps -q --filter name=hello --filter status=running")
+            .ok();
+        let released = !running.is_empty() && is_released(&host);
         if released {
             assert_eq!(left.answer(), "1");
             host.sh("podman rm -f -t 0 hello && podman volume rm data")
