@@ -72,8 +72,8 @@ fn a_taken_port_leaves_its_owner_alone() {
     // Not the rules of the firewall: netavark itself takes some of the owner's away when it fails.
     let before = host.inventory();
     let line = format!("restore -n two < {}", archive.display());
-    let outcome = host.sh(&line).fails_with(4);
-    for word in ["9000", "--publish"] {
+    let outcome = host.sh(&line).fails_with(1);
+    for word in ["9000", "-p"] {
         assert!(outcome.stderr.contains(word), "{}", outcome.stderr);
     }
     until("nothing to be left of it", LONG, || {
