@@ -1,7 +1,10 @@
-"""Numbers over TCP, each once and in order. Usage: ledger.py serve PORT | ledger.py send ADDRESS PORT SECONDS
+"""Numbers over TCP, each once and in order.
+Usage: ledger.py serve PORT | ledger.py send ADDRESS PORT SECONDS ENOUGH
 
 The server answers each line with the same line, and with `expected N` where it is not the next number of that connection.
-The client sends a number a millisecond, waits for the last answer, and says what came back."""
+The client sends a number a millisecond, for SECONDS or, if they are 0, until the file ENOUGH is there, waits for the last
+answer, and says what came back."""
+import os
 import selectors
 import socket
 import sys
@@ -42,16 +45,20 @@ def serve(port):
                 client.sendall(b"\n".join(answers) + b"\n")
 
 
-def send(address, port, seconds):
+def send(address, port, seconds, enough):
     link = socket.create_connection((address, port))
     link.setblocking(False)
     sent, answered, waiting, rest = 0, 0, b"", b""
     start = heard_last = time.monotonic()
-    pause = 0.0
+    pause, end = 0.0, seconds * 1000 or None
     print("connected", flush=True)
     while True:
         now = time.monotonic()
-        due = min(int((now - start) * 1000), seconds * 1000)
+        if end is None and os.path.exists(enough):
+            end = sent
+        due = int((now - start) * 1000)
+        if end is not None:
+            due = min(due, end)
         while sent < due:
             sent += 1
             waiting += b"%d\n" % sent
@@ -68,11 +75,13 @@ def send(address, port, seconds):
             *lines, rest = (rest + heard).split(b"\n")
             for line in lines:
                 answered += 1
+                if answered % 100 == 0:
+                    print(f"{answered}", flush=True)
                 if line != b"%d" % answered:
                     sys.exit(f"answer {answered} was {line!r}")
         except BlockingIOError:
             pass
-        if sent == seconds * 1000 == answered:
+        if sent == answered == end:
             break
         if now - heard_last > 60:
             sys.exit(f"no answer for a minute, {answered} of {sent}")
@@ -83,4 +92,4 @@ def send(address, port, seconds):
 if sys.argv[1] == "serve":
     serve(int(sys.argv[2]))
 else:
-    send(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    send(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

@@ -413,6 +413,24 @@ fn an_established_connection_goes_on_with_what_is_in_its_queues() {
 }
 
 #[test]
+fn segments_are_as_large_as_before() {
+    for at in ["127.0.0.1:8080", "[::1]:8080"] {
+        let here = Host::start();
+        let (_client, server) = here.inside(|| {
+            let run = std::process::Command::new("ip")
+                .args(["link", "set", "lo", "mtu", "1500"])
+                .status();
+            assert!(run.unwrap().success());
+            connection(at)
+        });
+        let segment = |s: &TcpStream| socket::number(s.as_fd(), IPPROTO_TCP, 2).unwrap();
+        let before = segment(&server);
+        assert!(before > 1400);
+        assert_eq!(segment(&go_on(&here, server)), before, "{at}");
+    }
+}
+
+#[test]
 fn a_client_of_two_families_keeps_its_server() {
     let here = Host::start();
     let (mut client, server) = here.inside(|| {

@@ -127,6 +127,17 @@ impl<'a> Repair<'a> {
         self.choose(None)
     }
 
+    /// Connects, to an end that takes segments as large as this: the kernel works out once, here, how much it sends in one
+    /// (net/ipv4/tcp_output.c, `tcp_connect_init`).
+    pub fn connect(&self, address: &[u8], mss: u32) -> Result<()> {
+        const LARGEST: u32 = 32767;
+        const SMALLEST: u32 = 88;
+        let limit = mss.clamp(SMALLEST, LARGEST) as i32;
+        set_number(self.fd, IPPROTO_TCP, TCP_MAXSEG, limit)?;
+        super::connect(self.fd, address)?;
+        set_number(self.fd, IPPROTO_TCP, TCP_MAXSEG, 0)
+    }
+
     /// What both ends have agreed on: segment size, window scales, selective acknowledgement, timestamps.
     pub fn agree(
         &self,

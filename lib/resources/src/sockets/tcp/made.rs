@@ -231,7 +231,7 @@ fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<(OwnedFd, Option<How>)> {
     repair.set_sequence(Queue::Send, c.send_sequence)?;
     repair.set_sequence(Queue::Receive, c.receive_sequence)?;
     socket::bind(fd, &bytes_of(&c.local))?;
-    socket::connect(fd, &bytes_of(&c.remote))?;
+    repair.connect(&bytes_of(&c.remote), c.mss)?;
     repair.agree(c.mss, c.window_scale, c.sack, c.timestamp.is_some())?;
     if let Some(clock) = c.timestamp {
         repair.set_timestamp(clock)?;

@@ -1,5 +1,6 @@
 //! TCP sockets: a service with its options, and what a server keeps for a moment after it has answered: connections that
-//! the client has closed, that both have closed, and one thrown away.
+//! the client has closed, that both have closed, and one thrown away. And connections between two of its own sockets: one
+//! with half-read data, one in which as much waits as there is room for, and one half-closed.
 #![forbid(unsafe_code)]
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
@@ -24,6 +25,11 @@ fn connection(service: &TcpListener) -> (TcpStream, TcpStream) {
 fn settle() {
     // The last segments of a connection that ends: they cross the loopback interface at once.
     std::thread::sleep(Duration::from_millis(50));
+}
+
+/// Bytes of which each tells its place.
+fn numbers(from: usize, len: usize) -> Vec<u8> {
+    (from..from + len).map(|n| (n % 251) as u8).collect()
 }
 
 fn main() -> ExitCode {
@@ -58,9 +64,66 @@ fn main() -> ExitCode {
     asking.write_all(b"more").expect("write");
     drop(asking);
     answering.set_nodelay(true).expect("TCP_NODELAY");
+
+    let (mut here, mut there) = connection(&service);
+    here.write_all(b"half read").expect("write");
+    there.read_exact(&mut [0; 5]).expect("read");
+    there.write_all(b"unread").expect("write");
+    there.set_nodelay(true).expect("TCP_NODELAY");
+    let ends = (here.local_addr().ok(), here.peer_addr().ok());
+
+    let (mut full, mut slow) = connection(&service);
+    full.set_nonblocking(true).expect("O_NONBLOCK");
+    let mut sent = 0;
+    while let Ok(n) = full.write(&numbers(sent, 10_000)) {
+        sent += n;
+    }
+
+    let (mut asks, mut answers) = connection(&service);
+    asks.write_all(b"what time is it").expect("write");
+    asks.shutdown(Shutdown::Write).expect("shutdown");
     settle();
 
     stage.wait();
+
+    stage.same(
+        "both ends",
+        ends,
+        (here.local_addr().ok(), here.peer_addr().ok()),
+    );
+    for (stream, words) in [(&mut there, "read"), (&mut here, "unread")] {
+        let mut text = [0; 6];
+        let text = &mut text[..words.len()];
+        let read = stream.read_exact(text).map_err(|e| e.kind());
+        stage.same("reading", Ok(()), read);
+        stage.same("what was left to read", words.as_bytes(), text);
+    }
+    let echoed = here
+        .write_all(b"more")
+        .and_then(|()| there.read_exact(&mut [0; 4]))
+        .and_then(|()| there.write_all(b"more"))
+        .and_then(|()| here.read_exact(&mut [0; 4]));
+    stage.same("going on", Ok(()), echoed.map_err(|e| e.kind()));
+    drop(here);
+    let end = there.read(&mut [0]).map_err(|e| e.kind());
+    stage.same("its end", Ok(0), end);
+
+    drop(full);
+    let mut all = Vec::new();
+    let read = slow.read_to_end(&mut all).map_err(|e| e.kind());
+    stage.same("reading what waited", Ok(sent), read);
+    stage.holds("what waited", all == numbers(0, sent));
+
+    let mut text = String::new();
+    let heard = answers
+        .read_to_string(&mut text)
+        .and_then(|_| answers.write_all(b"late"));
+    stage.same("hearing the question", Ok(()), heard.map_err(|e| e.kind()));
+    stage.same("the question", "what time is it", text.as_str());
+    drop(answers);
+    text.clear();
+    let heard = asks.read_to_string(&mut text).map_err(|e| e.kind());
+    stage.same("hearing the answer", Ok(4), heard);
 
     stage.same(
         "the address",
