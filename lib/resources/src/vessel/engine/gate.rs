@@ -5,7 +5,7 @@
 
 use crate::{Error, Result};
 use kernel::Pid;
-use kernel::fanotify::Gate;
+use kernel::fanotify::{Gate, Waiting};
 use kernel::namespaces::{Birth, Forked, fork, keep_only, leave};
 use kernel::pidfd::PidFd;
 use kernel::proc::{Proc, stat};
@@ -16,10 +16,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long the container's own runtime may be held, milliseconds.
-const HELD: u16 = 5_000;
+/// How long the container's own runtime may be held.
+const HELD: Duration = Duration::from_secs(5);
 
 /// How long the gatekeeper lives at most, seconds.
 const LIFE: u32 = 60;
@@ -126,31 +126,50 @@ fn serve(mut line: UnixStream, program: &Path, id: &str) {
             return;
         }
     };
-    let _ = line.set_read_timeout(Some(Duration::from_millis(HELD.into())));
     if writeln!(line, "ready").is_err() {
         return;
     }
+    // The one of the container, and since when it is held.
+    let mut held: Option<(Waiting, Instant)> = None;
     loop {
         let mut fds = [
             PollFd::new(gate.as_fd(), PollFlags::POLLIN),
             PollFd::new(line.as_fd(), PollFlags::POLLIN),
         ];
-        let polled = poll(&mut fds, PollTimeout::NONE);
+        let patience = match &held {
+            Some((_, since)) => HELD.saturating_sub(since.elapsed()),
+            None => Duration::from_secs(LIFE.into()),
+        };
+        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        let polled = poll(&mut fds, patience);
         let told = fds[1].revents().is_some_and(|events| !events.is_empty());
-        if polled.is_err() || told {
-            // Nobody speaks to us unasked: our maker is gone.
+        let late = held
+            .as_ref()
+            .is_some_and(|(_, since)| since.elapsed() >= HELD);
+        if polled.is_err() || late {
             return;
+        }
+        if told {
+            // Nobody speaks to us unasked, but by going.
+            let word = line.read(&mut [0]);
+            match held.take() {
+                Some((waiting, _)) if word.is_ok_and(|length| length == 1) => {
+                    if gate.allow(waiting).is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            }
         }
         while let Ok(Some(waiting)) = gate.who() {
             let pid = waiting.pid();
-            if is_for(pid, id) {
+            if held.is_none() && is_for(pid, id) {
                 let init = init(pid).unwrap_or(0);
-                let heard = writeln!(line, "{pid} {init}").and_then(|()| line.read(&mut [0]));
-                if !heard.is_ok_and(|length| length == 1) {
+                if writeln!(line, "{pid} {init}").is_err() {
                     return;
                 }
-            }
-            if gate.allow(waiting).is_err() {
+                held = Some((waiting, Instant::now()));
+            } else if gate.allow(waiting).is_err() {
                 return;
             }
         }
