@@ -125,7 +125,10 @@ fn a_client_that_never_stops_talking_follows_its_server_through_moves() {
                 "restore --json -n ledger --tcp established < {file}"
             ))
             .ok();
-        assert_eq!(Restored::read(&report).addresses, [address.clone()]);
+        assert_eq!(
+            Restored::read(&report).addresses,
+            std::slice::from_ref(&address)
+        );
         world.lead_to(there);
         at = there;
     }
