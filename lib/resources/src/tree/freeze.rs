@@ -286,18 +286,18 @@ impl Frozen {
     pub fn ended(&mut self) -> Result<bool> {
         let mut all = true;
         for process in &mut self.source.processes {
-            // The leader's end shows only after that of all others.
-            while let Some(thread) = process.threads.last() {
+            // All are asked each time: the last thread to end in a process 1 waits for those before it to be waited for
+            // (kernel/pid_namespace.c, `zap_pid_ns_processes`).
+            for thread in std::mem::take(&mut process.threads) {
                 match Running::known(thread.tid).poll() {
                     Ok(Polled::Event(Event::Gone(_))) => {}
                     Err(e) if e.raw() == Some(ECHILD) => {}
                     Err(e) => return Err(e.into()),
                     Ok(_) => {
                         all = false;
-                        break;
+                        process.threads.push(thread);
                     }
                 }
-                process.threads.pop();
             }
         }
         Ok(all)
