@@ -98,3 +98,23 @@ fn it_can_join_a_pod() {
     assert_eq!(member.inspect("{{.Pod}}"), pod);
     birch.sh("podman pod rm -f -t 0 crew").ok();
 }
+
+#[test]
+fn the_one_made_last_needs_no_name_and_locks_no_option() {
+    let (alder, birch) = Podman::pair();
+    let older = alder.run("older", "base");
+    let newer = alder.run("newer", "base");
+    assert_eq!((older.answer(), newer.answer()), ("0".into(), "0".into()));
+    let archive = alder.path("latest.ckpt");
+    alder
+        .sh(&format!(
+            "checkpoint --latest --file-locks | pack > {}",
+            archive.display()
+        ))
+        .ok();
+    newer.becomes("exited");
+    assert_eq!(older.status(), "running");
+    let restored = birch.restored("--file-locks", &archive);
+    assert_eq!(restored.name, "newer");
+    assert_eq!(restored.answer(), "1");
+}
