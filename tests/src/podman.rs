@@ -115,8 +115,16 @@ impl Podman {
         all
     }
 
-    /// All that may be left behind by podman or by the tools.
+    /// All that may be left behind by podman or by the tools, once podman has cleared up after containers that ended.
     pub fn traces(&self) -> Traces {
+        until("podman to be done", LONG, || {
+            let busy = self.sh("pgrep -x podman").code == 0;
+            (!busy).then_some(())
+        });
+        self.look()
+    }
+
+    fn look(&self) -> Traces {
         // Podman itself may leave the file in which conmon notes an exit, where its container was removed meanwhile.
         Traces::of(&self.host)
             .without("file /run/libpod/exits/")
@@ -126,7 +134,7 @@ impl Podman {
     /// Sees that nothing is left that was not there in `before`, and nothing is gone.
     #[track_caller]
     pub fn assert_none_left(&self, before: &Traces) {
-        before.assert_same(|| self.traces());
+        before.assert_same(|| self.look());
     }
 
     /// The control groups of every container and pod that this podman ever made; others' come and go beside them.
