@@ -209,6 +209,10 @@ mod tests {
     fn whoever_was_forked_for_a_container_is_known_by_its_parents_words() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = child.id() as Pid;
+        // For a moment after its exec it has no words at all.
+        while Proc::process(pid).bytes("cmdline").unwrap().is_empty() {
+            std::thread::yield_now();
+        }
         assert!(is_for(pid, "1000"));
         assert!(!is_for(pid, "100"));
         assert_eq!(init(pid), None);
