@@ -9,7 +9,7 @@ use kernel::proc::stat;
 use kernel::tty::{self, Termios};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgrp, tcsetpgrp};
 use std::os::fd::{AsFd, OwnedFd};
@@ -81,7 +81,10 @@ impl Console {
         }
         // Where it is not our controlling terminal, its foreground is nothing of ours.
         if foreground && let Ok(found) = stat::read(root) {
-            let _ = tcsetpgrp(&self.here, Pid::from_raw(found.pgrp()));
+            let group = Pid::from_raw(found.pgrp());
+            let _ = tcsetpgrp(&self.here, group);
+            // It runs already: who has read before it was in the foreground was stopped for that (SIGTTIN).
+            let _ = killpg(group, Signal::SIGCONT);
         }
         let result = wait_and_forward(first, root);
         if foreground {
