@@ -77,7 +77,8 @@ fn stream(pid: Pid, ranges: &[Address], mut put: impl FnMut(&[u8]) -> Result<()>
     for _ in 0..BUFFERS {
         let _ = used.send(Vec::with_capacity(CHUNK));
     }
-    std::thread::scope(|scope| {
+    // Both ends of ours go with this closure, before the reader is waited for: it must not wait for us.
+    std::thread::scope(move |scope| {
         scope.spawn(move || {
             for piece in pieces(ranges) {
                 // The other side is gone when it failed: nobody waits for more.
