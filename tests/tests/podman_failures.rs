@@ -107,6 +107,29 @@ fn a_host_without_podman_says_what_to_do() {
 }
 
 #[test]
+fn a_podman_that_is_too_old_is_told_both_ways() {
+    let host = Podman::new("alder");
+    let archive = archive(&host, "");
+    let count = host.run("again", "base");
+    let old = host.path("old");
+    std::fs::create_dir(&old).expect("make a directory");
+    let podman = "#!/bin/sh\n[ \"$1\" != --version ] || { echo podman version 4.2.9; exit; }\n\
+        PATH=${PATH#*:} exec podman \"$@\"\n";
+    std::fs::write(old.join("podman"), podman).expect("write a script");
+    host.sh(&format!("chmod 755 {}/podman", old.display())).ok();
+    let says = ["4.2.9", "podman 4.3 or newer"];
+    let line = format!(
+        "PATH={}:$PATH restore < {}",
+        old.display(),
+        archive.display()
+    );
+    fails(&host, &line, 4, &says);
+    let line = format!("PATH={}:$PATH checkpoint podman:again", old.display());
+    fails(&host, &line, 4, &says);
+    assert_eq!(count.answer(), "0");
+}
+
+#[test]
 fn what_podman_does_not_have_is_named() {
     let host = Podman::new("alder");
     let archive = archive(&host, "");

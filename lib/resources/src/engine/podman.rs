@@ -1,31 +1,25 @@
 //! Podman: what `podman container inspect` says (podman-container-inspect(1)), and the runtime's configuration beside it.
 
 use super::{Owned, ask, call, complaint, json, json_file, text};
-use crate::{Error, Result};
+use crate::{Blocker, Error, Result};
 use image::container::Engine;
 use image::engine::{Attachment, Configuration, Image, Volume};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// What this engine is called by.
 pub const PROGRAM: &str = "podman";
 
 /// A running container by name or id.
 pub fn find(name: &str) -> Result<Option<Owned>> {
-    // Both at once: each takes its time to start.
-    let version = Command::new(PROGRAM)
-        .arg("--version")
-        .stdout(Stdio::piped())
-        .spawn();
-    let version = version.map_err(|e| kernel::Error::io("call podman", &e))?;
-    let found = inspect(name);
-    let version = version.wait_with_output();
-    let version = version.map_err(|e| kernel::Error::io("call podman", &e))?;
+    let version = Version::ask()?;
+    let (found, version) = (inspect(name), version.answer());
     let Some(inspect) = found? else {
         return Ok(None);
     };
+    let version = version?;
     let called = text(&inspect, "/Name").to_string();
     match text(&inspect, "/State/Status") {
         "running" => {}
@@ -60,8 +54,56 @@ pub fn find(name: &str) -> Result<Option<Owned>> {
         id: text(&inspect, "/Id").to_string(),
         name: called,
         pid,
-        configuration: configuration(inspect, &version.stdout)?,
+        configuration: configuration(inspect, version)?,
     }))
+}
+
+/// The oldest one known to do what is asked of it: major and minor number.
+const OLDEST: (u32, u32) = (4, 3);
+
+/// Podman's version, on its way while podman is asked something else: each call takes its time to start.
+pub(crate) struct Version(Child);
+
+impl Version {
+    pub(crate) fn ask() -> Result<Self> {
+        let mut command = Command::new(PROGRAM);
+        command.arg("--version").stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let child = command.spawn();
+        Ok(Version(child.map_err(failed)?))
+    }
+
+    /// The version; one that is too old is a lack of this host.
+    pub(crate) fn answer(self) -> Result<String> {
+        let said = self.0.wait_with_output().map_err(failed)?;
+        let said = String::from_utf8_lossy(&said.stdout);
+        let version = said.split_whitespace().last().unwrap_or("");
+        if is_new_enough(version) {
+            return Ok(version.to_string());
+        }
+        Err(Error::Blocked(vec![Blocker {
+            pid: 0,
+            place: "this host".into(),
+            what: format!("its podman is of version {version:?}, which is too old"),
+            remedy: format!(
+                "install podman {}.{} or newer, or do without it: pid:N for a checkpoint, --engine native for a restore",
+                OLDEST.0, OLDEST.1
+            ),
+        }]))
+    }
+}
+
+fn failed(e: std::io::Error) -> kernel::Error {
+    kernel::Error::io("call podman", &e)
+}
+
+/// Reads `4.3.1`, `5.0.0-dev`.
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor) >= OLDEST,
+        _ => false,
+    }
 }
 
 /// The id of the container that was made last.
@@ -96,14 +138,12 @@ pub fn inspect(name: &str) -> Result<Option<Value>> {
     Ok(all.get(0).cloned())
 }
 
-/// `version` is what `podman --version` prints: `podman version 4.3.1`.
-fn configuration(inspect: Value, version: &[u8]) -> Result<Configuration> {
-    let version = String::from_utf8_lossy(version);
+fn configuration(inspect: Value, version: String) -> Result<Configuration> {
     let name = text(&inspect, "/ImageName");
     let digest = text(&inspect, "/ImageDigest");
     Ok(Configuration {
         engine: Engine::Podman,
-        version: version.split_whitespace().last().unwrap_or("").to_string(),
+        version,
         id: text(&inspect, "/Id").to_string(),
         command: words(inspect.pointer("/Config/CreateCommand")),
         spec: json_file(Path::new(text(&inspect, "/OCIConfigPath")))?,
@@ -178,6 +218,16 @@ pub(super) fn map(value: Option<&Value>) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for new in ["4.3.1", "4.10.0", "5.0.0-dev"] {
+            assert!(is_new_enough(new), "{new}");
+        }
+        for old in ["4.2.9", "3.10.0", "", "podman", "4"] {
+            assert!(!is_new_enough(old), "{old}");
+        }
+    }
 
     #[test]
     fn networks_are_read_from_inspect() {

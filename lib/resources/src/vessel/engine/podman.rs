@@ -17,9 +17,11 @@ pub(super) fn make(
     configuration: &Configuration,
     options: &Options,
 ) -> Result<Engined> {
+    let version = podman::Version::ask()?;
     let wishes = options.wishes(container);
     let mut making = Making::begin(Engine::Podman, options)?;
     let image = making.image(configuration)?;
+    version.answer()?;
     let creation = create::podman(configuration, image.as_deref(), &wishes)?;
     let policy = making.volumes(configuration, options.volumes)?;
     let undo = Call::new(PROGRAM, ["rm", "-f", "-t", "0", "-v", "{}"]);
