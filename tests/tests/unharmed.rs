@@ -196,6 +196,28 @@ fn a_blocker_is_named_before_anything_is_frozen() {
 }
 
 #[test]
+fn a_user_namespace_is_named_before_anything_is_frozen() {
+    let host = Host::new("alder");
+    let program = host.start("unshare --user sleep 1000", &host.path("output"));
+    until("its namespace", LONG, || {
+        let name = host.sh(&format!(
+            "readlink /proc/{program}/ns/user /proc/self/ns/user"
+        ));
+        let names: Vec<&str> = name.stdout.lines().collect();
+        (names.len() == 2 && names[0] != names[1]).then_some(())
+    });
+    let outcome = host
+        .sh(&format!("checkpoint pid:{program} > /dev/null"))
+        .fails_with(4);
+    assert!(
+        outcome.stderr.contains("a user namespace of its own"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(host.lives(program));
+}
+
+#[test]
 fn no_such_process_is_code_5_and_bad_usage_code_2() {
     let host = Host::new("alder");
     host.sh("checkpoint pid:999999 > /dev/null").fails_with(5);
