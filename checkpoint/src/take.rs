@@ -137,6 +137,13 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
     };
     let mut tree = tree::dump(frozen, found.root, &is_subreaper, last_pid, stub)?;
     tree.terminals = files.terminals.clone();
+    for process in &mut processes {
+        let shape = tree.processes.iter().find(|shape| shape.pid == process.pid);
+        if shape.is_some_and(|shape| shape.sid == tree::OUTSIDE) {
+            // That of a session which stays behind.
+            process.limits.autogroup = None;
+        }
+    }
     Ok(Taken {
         tree,
         files,

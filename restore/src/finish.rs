@@ -24,6 +24,7 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
         files.place(target, *pid, process.table.as_ref(), &process.fs)?;
         let ids: Vec<Pid> = process.threads.iter().map(|thread| thread.tid).collect();
         let tasks = target.process(*pid)?;
+        limits::register(tasks, &process.limits)?;
         threads::create(tasks, &ids, &mut pour.numbers)?;
         signals::restore(tasks, &process.signals)?;
         timers::restore(tasks, &process.timers)?;

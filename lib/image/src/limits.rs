@@ -16,10 +16,20 @@ pub struct Limits {
     pub personality: u32,
     /// Orphaned descendants become its children (`PR_GET_CHILD_SUBREAPER`).
     pub child_subreaper: bool,
-    /// No transparent huge pages (`PR_GET_THP_DISABLE`).
-    pub thp_disable: bool,
+    /// No transparent huge pages: 0, 1, or 3 where areas that ask for them have them (`PR_GET_THP_DISABLE`).
+    pub thp_disable: u32,
     /// Memory is never both writable and executable (`PR_GET_MDWE`).
     pub mdwe: u32,
+    /// Equal pages of its memory may be merged (`PR_GET_MEMORY_MERGE`).
+    pub memory_merge: bool,
+    /// Kinds of barrier that others may make it take, as the bits of the commands that register for them
+    /// (`MEMBARRIER_CMD_GET_REGISTRATIONS`, membarrier(2)).
+    pub membarrier: u32,
+    /// The nice value of its session's autogroup (`/proc/PID/autogroup`); absent where there are none, or where the session
+    /// is from outside.
+    pub autogroup: Option<i32>,
+    /// The user that logged in (`/proc/PID/loginuid`); absent for none.
+    pub login: Option<u32>,
 }
 
 /// `struct rlimit` of one resource (`getrlimit(2)`).

@@ -37,6 +37,8 @@ pub struct Thread {
     pub scheduling: Scheduling,
     /// Syscall user dispatch, where it is on (`PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG`).
     pub dispatch: Option<Dispatch>,
+    /// What it has forbidden itself or its processor to do.
+    pub controls: Controls,
     /// Its credentials; absent where they are those of the process (that is, of its leader).
     pub credentials: Option<Credentials>,
 }
@@ -160,6 +162,31 @@ pub struct Scheduling {
     pub io_priority: u32,
     /// Nanoseconds by which its timers may be late (`/proc/PID/timerslack_ns`).
     pub timer_slack: u64,
+}
+
+/// Flags of a thread that prctl(2) and arch_prctl(2) set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Controls {
+    /// Reading the time stamp counter is a fault (`PR_TSC_SIGSEGV`).
+    pub no_tsc: bool,
+    /// The CPUID instruction is a fault (`ARCH_SET_CPUID`).
+    pub no_cpuid: bool,
+    /// It writes back what others wait for (`PR_SET_IO_FLUSHER`).
+    pub io_flusher: bool,
+    /// Speculation it does not want, by misfeature (`PR_SPEC_STORE_BYPASS` 0, `PR_SPEC_INDIRECT_BRANCH` 1,
+    /// `PR_SPEC_L1D_FLUSH` 2).
+    pub speculation: Vec<Speculation>,
+}
+
+/// `PR_GET_SPECULATION_CTRL` of one misfeature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Speculation {
+    /// `PR_SPEC_*`.
+    pub misfeature: u32,
+    /// `PR_SPEC_ENABLE` 2, `PR_SPEC_DISABLE` 4, `PR_SPEC_FORCE_DISABLE` 8, `PR_SPEC_DISABLE_NOEXEC` 16.
+    pub control: u32,
 }
 
 /// `struct ptrace_sud_config` (include/uapi/linux/ptrace.h).

@@ -1,7 +1,7 @@
 //! What this host is: names, processor, clocks. For the header of an image, and to compare with one.
 
 use crate::arch;
-use crate::error::Named;
+use crate::error::{Named, check};
 use crate::{Error, Result};
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
@@ -45,6 +45,15 @@ pub struct Clocks {
     pub boottime: u64,
     /// `CLOCK_REALTIME`.
     pub realtime: u64,
+}
+
+/// `PR_GET_SPECULATION_CTRL` of the calling thread for a misfeature (`PR_SPEC_*`): bit 0 says that threads may choose.
+pub fn speculation(misfeature: u32) -> Result<u64> {
+    const GET_SPECULATION_CTRL: i32 = 52;
+    // SAFETY: numbers only.
+    let result = unsafe { libc::prctl(GET_SPECULATION_CTRL, misfeature as u64, 0, 0, 0) };
+    let what = || format!("speculation control {misfeature}");
+    check(result.into(), what)
 }
 
 /// Asks uname(2).

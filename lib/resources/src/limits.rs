@@ -2,13 +2,21 @@
 
 use crate::{Error, Result, SourceProcess, TargetProcess};
 use image::limits::{Limit, Limits, Resource};
-use kernel::proc::{limits, status};
-use kernel::remote::{Call, Caller, Stub, call};
+use kernel::proc::{Proc, limits};
+use kernel::remote::{Call, Caller, Guest, Plant, Stub, call, plant};
 use kernel::rlimit;
+use std::os::fd::AsFd;
 
 /// `PR_SET_MDWE`, `PR_GET_MDWE` (include/uapi/linux/prctl.h).
 const SET_MDWE: i32 = 65;
 const GET_MDWE: i32 = 66;
+/// `PR_SET_MEMORY_MERGE`, `PR_GET_MEMORY_MERGE`.
+const SET_MEMORY_MERGE: i32 = 67;
+const GET_MEMORY_MERGE: i32 = 68;
+/// `MEMBARRIER_CMD_GET_REGISTRATIONS` (include/uapi/linux/membarrier.h).
+const GET_REGISTRATIONS: u64 = 1 << 9;
+/// No user has logged in (`AUDIT_UID_UNSET`).
+const NOBODY: u32 = u32::MAX;
 const SET_THP_DISABLE: i32 = libc::PR_SET_THP_DISABLE;
 const GET_THP_DISABLE: i32 = libc::PR_GET_THP_DISABLE;
 
@@ -44,7 +52,6 @@ pub fn dump(process: &mut SourceProcess) -> Result<Limits> {
             hard: limit.hard,
         })
         .collect();
-    let status = status::read(pid)?;
     let number = |name: &str, radix: u32| -> Result<i64> {
         let text = process.proc.text(name)?;
         let digits = text.trim().trim_start_matches("0x");
@@ -66,10 +73,13 @@ pub fn dump(process: &mut SourceProcess) -> Result<Limits> {
     guest.must("PR_GET_CHILD_SUBREAPER", reaps)?;
     let mut subreaper = [0; 4];
     guest.read(address, &mut subreaper)?;
-    // "0" may also mean that the host has none; only then is it worth the call.
-    let thp_disable = status.get("THP_enabled") != Some("1")
-        && guest.must("PR_GET_THP_DISABLE", call::prctl(GET_THP_DISABLE, 0))? != 0;
-    let mdwe = guest.call(call::prctl(GET_MDWE, 0))?;
+    let registrations = Call::new(libc::SYS_membarrier, &[GET_REGISTRATIONS, 0, 0]);
+    let (thp_disable, mdwe, merge, membarrier) = (
+        asked(guest, call::prctl(GET_THP_DISABLE, 0))?,
+        asked(guest, call::prctl(GET_MDWE, 0))?,
+        asked(guest, call::prctl(GET_MEMORY_MERGE, 0))?,
+        asked(guest, registrations)?,
+    );
     Ok(Limits {
         resources,
         oom_score_adj,
@@ -77,8 +87,29 @@ pub fn dump(process: &mut SourceProcess) -> Result<Limits> {
         personality,
         child_subreaper: subreaper != [0; 4],
         thp_disable,
-        mdwe: u32::try_from(mdwe).unwrap_or(0), // EINVAL before Linux 6.3
+        mdwe,
+        memory_merge: merge != 0,
+        membarrier,
+        autogroup: autogroup(&process.proc),
+        login: login(&process.proc),
     })
+}
+
+/// 0 where this kernel has no such setting.
+fn asked(guest: &mut Guest, call: Call) -> Result<u32> {
+    Ok(u32::try_from(guest.call(call)?).unwrap_or(0))
+}
+
+/// The nice value of its autogroup (`/autogroup-5 nice 0`, sched(7)).
+fn autogroup(proc: &Proc) -> Option<i32> {
+    let text = proc.text("autogroup").ok()?;
+    text.rsplit_once("nice ")?.1.trim().parse().ok()
+}
+
+/// The user that logged in, where the kernel keeps that and somebody did.
+fn login(proc: &Proc) -> Option<u32> {
+    let user = proc.text("loginuid").ok()?.trim().parse().ok()?;
+    (user != NOBODY).then_some(user)
 }
 
 /// What the making of a container may end at.
@@ -123,20 +154,20 @@ pub fn restore(process: &mut TargetProcess, record: &Limits) -> Result<Vec<Strin
         &[record.personality.into()],
     )];
     let subreaper = call::prctl(libc::PR_SET_CHILD_SUBREAPER, record.child_subreaper.into());
-    let thp = call::prctl(SET_THP_DISABLE, record.thp_disable.into());
-    calls.extend([subreaper, thp]);
-    if record.mdwe != 0 {
-        calls.push(call::prctl(SET_MDWE, record.mdwe.into()));
-    }
+    // Whether at all, and with which exceptions.
+    let (option, disable) = (SET_THP_DISABLE as u64, record.thp_disable);
+    let arguments = [option, (disable & 1).into(), (disable & !1).into(), 0, 0];
+    calls.extend([subreaper, Call::new(libc::SYS_prctl, &arguments)]);
     process.leader.must_all(&calls, &|i| {
         [
             "personality",
             "PR_SET_CHILD_SUBREAPER",
             "PR_SET_THP_DISABLE",
-            "PR_SET_MDWE",
         ][i]
             .into()
     })?;
+    words.extend(set_memory(process, record)?);
+    words.extend(set_login(process, record.login)?);
     let here = limits::read(process.pid)?;
     for limit in &record.resources {
         let number = limit.resource as u32;
@@ -159,10 +190,78 @@ pub fn restore(process: &mut TargetProcess, record: &Limits) -> Result<Vec<Strin
         }
     };
     write("oom_score_adj", record.oom_score_adj.to_string());
+    if let Some(nice) = record.autogroup
+        && autogroup(&process.proc).is_some_and(|now| now != nice)
+    {
+        write("autogroup", nice.to_string());
+    }
     if let Some(filter) = record.coredump_filter {
         write("coredump_filter", format!("0x{filter:08x}"));
     }
     Ok(words)
+}
+
+/// Registers with membarrier(2): before there are threads, which the kernel would wait for.
+pub fn register(process: &mut TargetProcess, record: &Limits) -> Result<()> {
+    let calls: Vec<Call> = (0..u32::BITS)
+        .map(|bit| 1 << bit)
+        .filter(|command| record.membarrier & command != 0)
+        .map(|command: u32| Call::new(libc::SYS_membarrier, &[command.into(), 0, 0]))
+        .collect();
+    process.leader.must_all(&calls, &|i| {
+        format!("register with membarrier by command {}", calls[i].args[0])
+    })?;
+    Ok(())
+}
+
+/// What is set for its memory as a whole, and cannot all be taken back: after everything that maps.
+fn set_memory(process: &mut TargetProcess, record: &Limits) -> Result<Option<String>> {
+    let leader = &mut process.leader;
+    let merges = leader.call(call::prctl(GET_MEMORY_MERGE, 0))? == 1;
+    let mut words = None;
+    if merges != record.memory_merge {
+        let set = call::prctl(SET_MEMORY_MERGE, record.memory_merge.into());
+        words = (leader.call(set)? < 0).then(|| {
+            let inside = process.inside;
+            format!(
+                "process {inside}: pages of its memory are not merged, which this host does not do"
+            )
+        });
+    }
+    if record.mdwe != 0 {
+        leader.must("PR_SET_MDWE", call::prctl(SET_MDWE, record.mdwe.into()))?;
+    }
+    Ok(words)
+}
+
+/// A process says itself who logged in (kernel/audit.c, `proc_loginuid_write`), by a descriptor of ours.
+fn set_login(process: &mut TargetProcess, wanted: Option<u32>) -> Result<Option<String>> {
+    if login(&process.proc) == wanted {
+        return Ok(None);
+    }
+    let path = process.proc.path("loginuid");
+    let Ok(file) = std::fs::File::options().write(true).open(&path) else {
+        return Ok(None); // a kernel that does not keep it
+    };
+    let number = 1 + process.proc.numbers("fd")?.last().copied().unwrap_or(2);
+    let plants = [Plant {
+        fd: file.as_fd(),
+        number,
+        close_on_exec: true,
+    }];
+    plant(&mut process.leader, &process.pidfd, &plants)?;
+    let text = wanted.unwrap_or(NOBODY).to_string();
+    let at = process.leader.put(text.as_bytes())?;
+    let write = call::write(number, at, text.len() as u64);
+    let result = process.leader.call(write)?;
+    process.leader.must("close", call::close(number))?;
+    Ok((result < 0).then(|| {
+        let why = std::io::Error::from_raw_os_error(-result as i32);
+        format!(
+            "process {}: loginuid stays as it is here instead of {text}: {why}",
+            process.inside
+        )
+    }))
 }
 
 /// Sets one limit, as far as it can be: raising a hard limit needs CAP_SYS_RESOURCE (setrlimit(2)).

@@ -3,6 +3,7 @@
 //! The order at restore: [`create`] once memory is mapped; [`restore`] once its pages are in; credentials after that;
 //! and at the very end, with the stub gone, [`release`].
 
+mod controls;
 mod registers;
 mod scheduling;
 
@@ -145,6 +146,7 @@ fn dump_one(
             offset: dispatch.offset,
             len: dispatch.len,
         }),
+        controls: controls::dump(pid, thread)?,
         credentials,
     })
 }
@@ -299,5 +301,7 @@ pub fn restore(stub: &mut Stub, record: &Thread) -> Result<Vec<String>> {
             .map(|(what, _)| (*what).to_owned())
             .unwrap_or_default()
     })?;
-    scheduling::restore(stub.tid(), &record.scheduling)
+    let mut words = scheduling::restore(stub.tid(), &record.scheduling)?;
+    words.extend(controls::restore(stub, &record.controls)?);
+    Ok(words)
 }

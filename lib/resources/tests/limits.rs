@@ -27,15 +27,21 @@ fn limits_and_settings_survive() {
         libc::SYS_prctl,
         &[libc::PR_SET_THP_DISABLE as u64, 1, 0, 0, 0],
     );
-    must(stub, libc::SYS_prctl, &[65, 1, 0, 0, 0]);
+    must(stub, libc::SYS_prctl, &[65, 1, 0, 0, 0]); // PR_SET_MDWE
+    must(stub, libc::SYS_prctl, &[67, 1, 0, 0, 0]); // PR_SET_MEMORY_MERGE
+    // MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, …_PRIVATE_EXPEDITED, …_PRIVATE_EXPEDITED_SYNC_CORE
+    for command in [1 << 2, 1 << 4, 1 << 6] {
+        must(stub, libc::SYS_membarrier, &[command, 0, 0]);
+    }
     std::fs::write(target.proc.path("oom_score_adj"), "500").unwrap();
     std::fs::write(target.proc.path("coredump_filter"), "0x7").unwrap();
     let taken = limits::dump(&mut to_source(target)).unwrap();
     assert_eq!(taken.oom_score_adj, 500);
     assert_eq!(taken.coredump_filter, Some(7));
     assert_eq!(taken.personality, 0x0140000);
-    assert!(taken.child_subreaper && taken.thp_disable);
-    assert_eq!(taken.mdwe, 1);
+    assert!(taken.child_subreaper && taken.thp_disable == 1);
+    assert!(taken.mdwe == 1 && taken.memory_merge);
+    assert_eq!(taken.membarrier, 1 << 2 | 1 << 4 | 1 << 6);
     assert_eq!(
         (taken.resources[7].soft, taken.resources[7].hard),
         (Some(100), Some(1000))
@@ -44,6 +50,7 @@ fn limits_and_settings_survive() {
 
     let second = Sleeper::new("1000");
     let mut target = second.target();
+    limits::register(&mut target, &taken).unwrap();
     let words = limits::restore(&mut target, &taken).unwrap();
     assert!(words.is_empty(), "{words:?}");
     assert_eq!(limits::dump(&mut to_source(target)).unwrap(), taken);

@@ -3,7 +3,7 @@
 mod pair;
 
 use image::threads::Thread;
-use kernel::remote::Caller;
+use kernel::remote::{Call, Caller};
 use pair::{Sleeper, everybody, free_ids, must, to_source, words};
 use resources::credentials::Base;
 use resources::tree::Numbers;
@@ -23,6 +23,7 @@ fn what_the_kernel_keeps_for_a_thread_survives() {
     let mut target = first.target();
     let ids = free_ids(3);
     threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
+    let mut faults = false;
     for (i, id) in ids.iter().enumerate() {
         let n = i as u64 + 1;
         let stub = target.threads.get_mut(id).unwrap();
@@ -41,6 +42,12 @@ fn what_the_kernel_keeps_for_a_thread_survives() {
         );
         must(stub, libc::SYS_prctl, &[libc::PR_SET_PDEATHSIG as u64, n]);
         must(stub, libc::SYS_ioprio_set, &[1, 0, 2 << 13 | n]);
+        if i == 1 {
+            must(stub, libc::SYS_prctl, &[libc::PR_SET_TSC as u64, 2]);
+            // ARCH_SET_CPUID: where the processor can.
+            let set = Call::new(libc::SYS_arch_prctl, &[0x1012, 0]);
+            faults = stub.call(set).unwrap() == 0;
+        }
         must(stub, libc::SYS_setpriority, &[0, 0, n]);
     }
     kernel::sched::set_processors(ids[1], &[0]).unwrap();
@@ -53,6 +60,8 @@ fn what_the_kernel_keeps_for_a_thread_survives() {
     assert_eq!(thread.clear_child_tid, 0x4000);
     assert_eq!((thread.death_signal, thread.scheduling.nice), (2, 2));
     assert_eq!(thread.scheduling.processors, Some(vec![0]));
+    assert!(thread.controls.no_tsc && thread.controls.no_cpuid == faults);
+    assert!(!taken[0].controls.no_tsc);
     assert_eq!(
         (thread.scheduling.timer_slack, thread.scheduling.io_priority),
         (2000, 2 << 13 | 2)

@@ -4,6 +4,7 @@
 pub mod area;
 pub mod child;
 pub mod seccomp;
+pub mod setting;
 pub mod signal;
 pub mod vector;
 

@@ -1,6 +1,7 @@
 //! Resource limits and the settings of a process as a whole.
 #![forbid(unsafe_code)]
 
+use kernel::own::setting::{self, Setting};
 use nix::sys::personality::{self, Persona};
 use nix::sys::resource::{Resource, setrlimit};
 use std::process::ExitCode;
@@ -25,10 +26,23 @@ fn state() -> Vec<String> {
         "child subreaper {:?}",
         nix::sys::prctl::get_child_subreaper()
     ));
-    state.push(format!(
-        "huge pages disabled {:?}",
-        nix::sys::prctl::get_thp_disable()
-    ));
+    for setting in [
+        Setting::ThpDisable,
+        Setting::Mdwe,
+        Setting::MemoryMerge,
+        Setting::IoFlusher,
+    ] {
+        state.push(format!("{setting:?} {:?}", setting.get().ok()));
+    }
+    // MEMBARRIER_CMD_GET_REGISTRATIONS
+    state.push(format!("membarrier {:?}", setting::membarrier(512).ok()));
+    let group = std::fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
+    let nice = group
+        .rsplit_once("nice")
+        .map(|(_, nice)| nice.trim().to_owned());
+    state.push(format!("autogroup {nice:?}"));
+    let login = std::fs::read_to_string("/proc/self/loginuid").ok();
+    state.push(format!("loginuid {login:?}"));
     state
 }
 
@@ -42,7 +56,31 @@ fn main() -> ExitCode {
     std::fs::write("/proc/self/coredump_filter", "0x21").expect("coredump_filter");
     personality::set(Persona::ADDR_NO_RANDOMIZE).expect("personality");
     nix::sys::prctl::set_child_subreaper(true).expect("subreaper");
-    nix::sys::prctl::set_thp_disable(true).expect("huge pages");
+    // But for areas that ask for them, where the kernel knows that.
+    let thp = Setting::ThpDisable;
+    thp.set(1, 2)
+        .or_else(|_| thp.set(1, 0))
+        .expect("huge pages");
+    // What a kernel is too old for, or this host does not allow, is in neither of the states compared.
+    for (setting, value) in [
+        (Setting::Mdwe, 3),
+        (Setting::MemoryMerge, 1),
+        (Setting::IoFlusher, 1),
+    ] {
+        if let Err(e) = setting.set(value, 0) {
+            println!("not tried: {e}");
+        }
+    }
+    for command in [1 << 2, 1 << 4] {
+        setting::membarrier(command).expect("register with membarrier");
+    }
+    // Its own session's, where it has one.
+    if nix::unistd::getsid(None) == Ok(nix::unistd::getpid()) {
+        let _ = std::fs::write("/proc/self/autogroup", "7");
+    }
+    if let Err(e) = std::fs::write("/proc/self/loginuid", "4321") {
+        println!("not tried: loginuid: {e}");
+    }
     nix::sys::prctl::set_timerslack(123_456).expect("timer slack");
     let before = state();
     stage.wait();

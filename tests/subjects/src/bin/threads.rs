@@ -1,6 +1,7 @@
 //! Threads: ids, names, what is their own in memory and in the kernel, and the locks and queues between them.
 #![forbid(unsafe_code)]
 
+use kernel::own::setting;
 use kernel::{proc::Proc, robust, sched};
 use nix::sched::sched_getcpu;
 use nix::unistd::gettid;
@@ -31,6 +32,7 @@ fn own() -> Vec<String> {
         format!("io priority {:?}", sched::io_priority(tid)),
         format!("timer slack {}", text("timerslack_ns").trim()),
         format!("blocked {:?}", status.get("SigBlk")),
+        format!("time stamp counter faults {:?}", setting::tsc_faults().ok()),
         format!(
             "alternate stack {:?}",
             kernel::own::signal::alternate_stack()
@@ -47,6 +49,9 @@ fn distinguish(i: usize) {
         attributes.policy = 3; // SCHED_BATCH
     }
     sched::set_attributes(tid, attributes).expect("set attributes");
+    if i == 3 {
+        setting::make_tsc_fault().expect("the time stamp counter");
+    }
     if i == 1 {
         sched::set_processors(tid, &[0]).expect("set processors");
     }
