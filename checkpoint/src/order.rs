@@ -74,8 +74,8 @@ fn hold(
     let streamed = hush(&mut still, &frozen)
         .map_err(failure)
         .and_then(|()| stream(found, options, &mut frozen, begun, &mut clock))
-        .and_then(|()| match &still {
-            Some(still) if !options.leave_running => still.stay(found.root).map_err(failure),
+        .and_then(|()| match &mut still {
+            Some(still) if options.leave_frozen => still.stay().map_err(failure),
             _ => Ok(()),
         });
     if let Err(error) = streamed {

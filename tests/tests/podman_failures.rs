@@ -324,3 +324,56 @@ fn a_killed_restore_leaves_nothing() {
     }
     assert!(in_time > 0, "none was killed in time");
 }
+
+#[test]
+fn a_checkpoint_killed_at_any_moment_leaves_it_running_unless_all_was_written() {
+    let host = Podman::new("alder");
+    let count = host.run("count", "base");
+    assert_eq!(count.answer(), "0");
+    let image = host.path("image").display().to_string();
+    // The form that ends the original: killed in the middle, it may not.
+    let line = format!("checkpoint --tcp established count > {image}");
+    let start = Instant::now();
+    host.sh(&format!(
+        "checkpoint --tcp established --leave-running count > {image}"
+    ))
+    .ok();
+    let whole = start.elapsed();
+    let mut next = 1;
+    let mut killed = 0;
+    let rounds = 12;
+    for round in 0..rounds {
+        let moment = whole.mul_f64(f64::from((round * 5) % rounds) / f64::from(rounds));
+        let limit = moment.as_secs_f64() + 0.001;
+        let outcome = host.sh(&format!("timeout -s KILL {limit:.3} {line}"));
+        let whole = host.sh(&format!("verify {image}")).code == 0;
+        // Once all is written it is ended, also where nobody waits for that any more; what podman does takes it a moment.
+        let tidy = Duration::from_secs(2);
+        std::thread::sleep(if whole { tidy } else { Duration::ZERO });
+        if whole && count.status() == "exited" {
+            host.sh("podman start count").ok();
+            count.says("ready");
+            assert_eq!(count.answer(), "0");
+            next = 1;
+            continue;
+        }
+        assert_ne!(outcome.code, 0, "{outcome:?}");
+        killed += u32::from(!whole);
+        assert_eq!(count.status(), "running", "round {round}");
+        assert_eq!(count.answer(), next.to_string(), "round {round}");
+        next += 1;
+        let tracers = host.sh(&format!(
+            "cat /proc/{}/task/*/status | grep TracerPid | grep -vw 0",
+            count.pid()
+        ));
+        assert_eq!(tracers.stdout, "", "nobody holds it");
+        until("its packets to pass again", LONG, || {
+            let tables = host.sh(&format!(
+                "nft list tables; nsenter -t {} -n nft list tables",
+                count.pid()
+            ));
+            (!tables.stdout.contains("ferry")).then_some(())
+        });
+    }
+    assert!(killed > 3, "only {killed} were killed in time");
+}

@@ -104,6 +104,14 @@ impl Table {
     pub fn add(&mut self, connections: &[Connection]) -> Result<()> {
         add(&mut self.socket, &self.name, connections)
     }
+
+    /// Makes another table beside this one, in the same network, that drops the packets of these connections until it is
+    /// [removed](remove) or the network namespace ends. What was left under that name before goes.
+    pub fn leave(&mut self, name: &str, connections: &[Connection]) -> Result<()> {
+        remove_by(&mut self.socket, name)?;
+        talk(&mut self.socket, table(name, 0, &of_connections()))?;
+        add(&mut self.socket, name, connections)
+    }
 }
 
 impl Drop for Table {
@@ -116,19 +124,15 @@ impl Drop for Table {
     }
 }
 
-/// Makes a table that drops the packets of these connections until it is [removed](remove), or its network namespace
-/// ends.
-pub fn leave(name: &str, connections: &[Connection]) -> Result<()> {
-    let mut socket = open()?;
-    talk(&mut socket, table(name, 0, &of_connections()))?;
-    add(&mut socket, name, connections)
+/// Removes a table that [`Table::leave`] has made; whether it was there.
+pub fn remove(name: &str) -> Result<bool> {
+    remove_by(&mut open()?, name)
 }
 
-/// Removes a table that [`leave`] has made; whether it was there.
-pub fn remove(name: &str) -> Result<bool> {
+fn remove_by(socket: &mut Socket, name: &str) -> Result<bool> {
     let mut batch = Batch::new();
     batch.delete_table(name);
-    match talk(&mut open()?, batch) {
+    match talk(socket, batch) {
         Ok(()) => Ok(true),
         Err(e) if e.raw() == Some(libc::ENOENT) => Ok(false),
         // No nf_tables, no table.

@@ -85,12 +85,14 @@ fn a_table_of_our_own_ends_with_its_owner_and_one_left_does_not() {
         let (mut client, mut server, _listener) = pair("127.0.0.1:0");
         let connection = ends(&server);
         // As when we are killed: nothing is told, the descriptor is closed.
-        let table = Table::hush("ferry-test", &Newcomers::All).unwrap();
+        let mut table = Table::hush("ferry-own", &Newcomers::All).unwrap();
+        for _ in 0..2 {
+            table.leave("ferry-test", &[connection]).unwrap();
+        }
         let number = table.socket.as_raw_fd();
         std::mem::forget(table);
         nix::unistd::close(number).unwrap();
-        assert!(!remove("ferry-test").unwrap());
-        leave("ferry-test", &[connection]).unwrap();
+        assert!(!remove("ferry-own").unwrap());
         client.write_all(b"x").unwrap();
         assert!(server.read(&mut [0]).is_err());
         assert!(is_there("ferry-test").unwrap() && !is_there("ferry-other").unwrap());

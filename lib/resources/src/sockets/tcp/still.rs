@@ -95,19 +95,17 @@ impl Still {
     }
 
     /// The packets are dropped beyond our own end: until [`forget`], or the end of the container's network.
-    pub fn stay(&self, root: Pid) -> Result<()> {
-        within(root, &[Namespace::Net], || {
-            nftables::remove(&self.name)?;
-            nftables::leave(&self.name, &self.connections)
-        })??;
-        Ok(())
+    pub fn stay(&mut self) -> Result<()> {
+        Ok(self.table.leave(&self.name, &self.connections)?)
     }
 
-    /// Ends the container, whose packets [stay](Self::stay) behind, in such a way that the other ends hear nothing of it.
-    pub fn end(self, end: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// Ends the container in such a way that the other ends hear nothing of it. Its packets [stay](Self::stay) behind only
+    /// once it has ended, for who kills us before lets it run on; until then we hold its sockets, which say nothing.
+    pub fn end(mut self, end: impl FnOnce() -> Result<()>) -> Result<()> {
         end()?;
+        let stayed = self.stay();
         close_silently(&self.sockets);
-        Ok(())
+        stayed
     }
 }
 
