@@ -136,6 +136,8 @@ fn in_a_container_of_podmans(subject: &str) {
     // Podman's filter forbids personality(2), which that subject is about.
     let words = match subject {
         "limits" => "--security-opt seccomp=unconfined",
+        // Not among its rights by default.
+        "sockets-packet" | "sockets-raw" => "--cap-add NET_RAW",
         _ => "",
     };
     let container = host.run(

@@ -54,6 +54,95 @@ pub struct TcpSocket {
     pub inode: u32,
 }
 
+/// One packet socket (`struct packet_diag_msg` and its attributes).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PacketSocket {
+    /// Its inode.
+    pub inode: u32,
+    /// It has a ring for receiving or sending.
+    pub ring: bool,
+    /// What it has interfaces listen to.
+    pub memberships: Vec<PacketMembership>,
+}
+
+/// What a packet socket has an interface listen to (`struct packet_diag_mclist`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PacketMembership {
+    /// The interface's index.
+    pub interface: u32,
+    /// How often it was asked for.
+    pub count: u32,
+    /// `PACKET_MR_PROMISC` and so on.
+    pub kind: u16,
+    /// A hardware address.
+    pub address: Vec<u8>,
+}
+
+/// The longest hardware address (`MAX_ADDR_LEN`).
+pub const PACKET_ADDRESS: usize = 32;
+
+/// All packet sockets of this thread's network namespace; none where the kernel does not list them.
+pub fn packet() -> Result<Vec<PacketSocket>> {
+    // struct packet_diag_req: family, protocol, pad, ino, show (memberships, rings), cookie.
+    let mut request = vec![libc::AF_PACKET as u8, 0, 0, 0];
+    for word in [0, 0b110, u32::MAX, u32::MAX] {
+        request.extend(word.to_ne_bytes());
+    }
+    match dump(&request) {
+        Err(e)
+            if matches!(
+                e.raw(),
+                Some(libc::ENOENT | libc::EINVAL | libc::EOPNOTSUPP)
+            ) =>
+        {
+            Ok(Vec::new())
+        }
+        listed => listed?.iter().map(|m| parse_packet(m)).collect(),
+    }
+}
+
+/// Reads `struct packet_diag_msg` and its attributes.
+pub fn parse_packet(message: &[u8]) -> Result<PacketSocket> {
+    let (header, attributes) = message
+        .split_at_checked(16)
+        .ok_or_else(|| short("packet socket"))?;
+    let mut socket = PacketSocket {
+        inode: word(header, 4)?,
+        ..PacketSocket::default()
+    };
+    for (kind, value) in self::attributes(attributes)? {
+        match kind {
+            1 => {
+                for entry in value.chunks_exact(12 + PACKET_ADDRESS) {
+                    let short = |at: usize| u16::from_ne_bytes([entry[at], entry[at + 1]]);
+                    let len = usize::from(short(10)).min(PACKET_ADDRESS);
+                    socket.memberships.push(PacketMembership {
+                        interface: word(entry, 0)?,
+                        count: word(entry, 4)?,
+                        kind: short(8),
+                        address: entry[12..12 + len].to_vec(),
+                    });
+                }
+            }
+            2 | 3 => socket.ring = true,
+            _ => {}
+        }
+    }
+    Ok(socket)
+}
+
+/// Kind and value of each attribute.
+fn attributes(mut bytes: &[u8]) -> Result<Vec<(u16, &[u8])>> {
+    let mut found = Vec::new();
+    while let Some((head, _)) = bytes.split_at_checked(4) {
+        let len = u16::from_ne_bytes([head[0], head[1]]) as usize;
+        let kind = u16::from_ne_bytes([head[2], head[3]]);
+        found.push((kind, bytes.get(4..len).ok_or_else(|| short("attribute"))?));
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(found)
+}
+
 /// All unix sockets of this thread's network namespace.
 pub fn unix() -> Result<Vec<UnixSocket>> {
     // struct unix_diag_req: family, protocol, pad, states, ino, show, cookie.
@@ -121,7 +210,7 @@ fn split(mut bytes: &[u8], found: &mut Vec<Vec<u8>>) -> Result<bool> {
 
 /// Reads `struct unix_diag_msg` and its attributes.
 pub fn parse_unix(message: &[u8]) -> Result<UnixSocket> {
-    let (header, mut attributes) = message
+    let (header, attributes) = message
         .split_at_checked(16)
         .ok_or_else(|| short("unix socket"))?;
     let mut socket = UnixSocket {
@@ -130,10 +219,7 @@ pub fn parse_unix(message: &[u8]) -> Result<UnixSocket> {
         inode: word(header, 4)?,
         ..UnixSocket::default()
     };
-    while let Some((head, _)) = attributes.split_at_checked(4) {
-        let len = u16::from_ne_bytes([head[0], head[1]]) as usize;
-        let kind = u16::from_ne_bytes([head[2], head[3]]);
-        let value = attributes.get(4..len).ok_or_else(|| short("attribute"))?;
+    for (kind, value) in self::attributes(attributes)? {
         match kind {
             0 => socket.name = Some(name(value)),
             1 => socket.file = Some(word(value, 0)?),
@@ -151,9 +237,6 @@ pub fn parse_unix(message: &[u8]) -> Result<UnixSocket> {
             6 => socket.shutdown = value.first().copied().unwrap_or(0),
             _ => {}
         }
-        attributes = attributes
-            .get(len.next_multiple_of(4)..)
-            .unwrap_or_default();
     }
     Ok(socket)
 }
@@ -275,6 +358,23 @@ mod tests {
         assert_eq!(found.name.unwrap()[1..], *name.as_bytes());
         assert_eq!(find(client.as_fd()).peer, Some(0));
         assert_eq!(find(a.as_fd()).peer, Some(inode(b.as_fd())));
+    }
+
+    #[test]
+    fn the_live_kernel_lists_what_packet_sockets_listen_to() {
+        let socket = crate::socket::create(libc::AF_PACKET, libc::SOCK_RAW, 0).unwrap();
+        let fd = socket.as_fd();
+        let lo = crate::socket::interface_index("lo").unwrap();
+        let request = [lo.to_ne_bytes(), [1, 0, 0, 0], [0; 4], [0; 4]].concat();
+        crate::socket::set_option(fd, libc::SOL_PACKET, 1, &request).unwrap();
+        let all = packet().unwrap();
+        let inode = crate::socket::inode(fd).unwrap() as u32;
+        let found = all.iter().find(|s| s.inode == inode).unwrap();
+        assert!(!found.ring);
+        let [one] = &found.memberships[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!((one.interface, one.count, one.kind), (lo, 1, 1));
     }
 
     #[test]

@@ -69,7 +69,9 @@ mod tests {
         let socket = Socket::Packet(packet::Packet {
             kind: packet::Kind::Raw,
             protocol: 3,
-            interface: 0,
+            interface: None,
+            memberships: Vec::new(),
+            fanout: None,
             options: options::Options::default(),
         });
         let socket = File::Socket(socket);

@@ -31,4 +31,6 @@ pub enum Value {
     Number(i32),
     /// A string or a struct, without padding at its end: a device, a congestion control, a `struct linger`.
     Bytes(Bytes),
+    /// The name of an interface, whose index `getsockopt` gave.
+    Interface(String),
 }

@@ -1,6 +1,7 @@
-//! Raw IP sockets and ping sockets: raw(7), icmp(7). What they had not yet read is lost, as a busy network may lose it.
+//! Raw IP sockets and ping sockets: raw(7), icmp(7).
 
 use super::options::Options;
+use super::udp::{Datagram, Membership};
 use super::{Address, Version};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,11 @@ pub struct Raw {
     pub local: Option<Address>,
     /// What it is connected to.
     pub remote: Option<Address>,
+    /// The first packet not yet read; of IPv4 with its header, but not that of a ping socket. Absent also where the kernel
+    /// would answer it, or change its tables, were it delivered again.
+    pub unread: Option<Datagram>,
+    /// Multicast groups joined.
+    pub memberships: Vec<Membership>,
     /// Options set.
     pub options: Options,
 }

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod maps;
 pub mod mountinfo;
 pub mod netlink;
+pub mod raw;
 pub mod stat;
 pub mod status;
 pub mod timers;

@@ -13,10 +13,10 @@ pub mod root;
 pub mod segment;
 
 pub use libc::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP,
-    IPPROTO_UDP, IPPROTO_UDPLITE, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, SO_DOMAIN,
-    SO_ERROR, SO_PEEK_OFF, SO_PEERCRED, SO_PROTOCOL, SO_RCVBUF, SO_SNDBUF, SO_TYPE, SOCK_DGRAM,
-    SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET,
+    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_MPTCP,
+    IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI,
+    POLLRDHUP, SO_DOMAIN, SO_ERROR, SO_PEEK_OFF, SO_PEERCRED, SO_PROTOCOL, SO_RCVBUF, SO_SNDBUF,
+    SO_TYPE, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET,
 };
 pub use message::{Credentials, Message, before_last_piece, peek, peek_at, peek_tcp, send};
 
@@ -287,6 +287,11 @@ pub fn attach_filter(fd: BorrowedFd, program: &[u8]) -> Result<()> {
     check(result.into(), || named(fd, "attach a filter")).map(drop)
 }
 
+/// Detaches whatever filter there is (`SO_DETACH_FILTER`).
+pub fn detach_filter(fd: BorrowedFd) -> Result<()> {
+    set_number(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0)
+}
+
 fn count(fd: BorrowedFd, request: libc::Ioctl, what: &str) -> Result<u32> {
     let mut value: libc::c_int = 0;
     // SAFETY: each of the requests that come here writes one int.
@@ -342,4 +347,11 @@ pub fn events(fd: BorrowedFd) -> Result<i16> {
 pub fn interface_index(name: &str) -> Result<u32> {
     nix::net::if_::if_nametoindex(name)
         .map_err(|errno| Error::errno(format!("interface {name}"), errno as i32))
+}
+
+/// The name of an interface in this thread's network namespace (`if_indextoname(3)`).
+pub fn interface_name(index: u32) -> Result<String> {
+    let name = nix::net::if_::if_indextoname(index)
+        .map_err(|errno| Error::errno(format!("interface {index}"), errno as i32))?;
+    Ok(name.to_string_lossy().into_owned())
 }

@@ -3,7 +3,7 @@
 
 use super::{number, option, set_number, set_option};
 use crate::Result;
-use Shape::{Bytes, Number, Text};
+use Shape::{Bytes, Interface, InterfaceBig, Number, Text};
 use When::{Early, Late};
 use std::os::fd::BorrowedFd;
 
@@ -28,6 +28,10 @@ enum Shape {
     Bytes(usize),
     /// A string that ends at a NUL.
     Text(usize),
+    /// The index of an interface, which is another one elsewhere: its name stands for it.
+    Interface,
+    /// The same in network byte order.
+    InterfaceBig,
 }
 
 /// When an option is set on a socket being made.
@@ -46,6 +50,8 @@ pub enum Value {
     Number(i32),
     /// Anything else.
     Bytes(Vec<u8>),
+    /// An interface by its index, 0 for none.
+    Interface(u32),
 }
 
 const fn known(name: &'static str, level: i32, number: i32, shape: Shape, when: When) -> Known {
@@ -59,7 +65,7 @@ const fn known(name: &'static str, level: i32, number: i32, shape: Shape, when: 
 }
 
 /// Every option there is to read and set, in the order in which they are set. Not here: what only reads (`SO_ERROR`,
-/// `SO_INCOMING_CPU`), what moves by itself (`TCP_QUICKACK`), and buffers, filters and memberships, which have their own way.
+/// `SO_COOKIE`), what moves by itself (`TCP_QUICKACK`), and buffers, filters and memberships, which have their own way.
 #[rustfmt::skip]
 pub const KNOWN: &[Known] = &[
     known("SO_DEBUG", libc::SOL_SOCKET, 1, Number, Early),
@@ -89,6 +95,7 @@ pub const KNOWN: &[Known] = &[
     known("SO_SELECT_ERR_QUEUE", libc::SOL_SOCKET, 45, Number, Early),
     known("SO_BUSY_POLL", libc::SOL_SOCKET, 46, Number, Early),
     known("SO_MAX_PACING_RATE", libc::SOL_SOCKET, 47, Bytes(8), Early),
+    known("SO_INCOMING_CPU", libc::SOL_SOCKET, 49, Number, Late),
     known("SO_ZEROCOPY", libc::SOL_SOCKET, 60, Number, Early),
     known("SO_TXTIME", libc::SOL_SOCKET, 61, Bytes(8), Early),
     known("SO_TIMESTAMP_NEW", libc::SOL_SOCKET, 63, Number, Early),
@@ -96,10 +103,13 @@ pub const KNOWN: &[Known] = &[
     known("SO_TIMESTAMPING_NEW", libc::SOL_SOCKET, 65, Number, Early),
     known("SO_PREFER_BUSY_POLL", libc::SOL_SOCKET, 69, Number, Early),
     known("SO_BUSY_POLL_BUDGET", libc::SOL_SOCKET, 70, Number, Early),
+    known("SO_RESERVE_MEM", libc::SOL_SOCKET, 73, Number, Late),
     known("SO_TXREHASH", libc::SOL_SOCKET, 74, Number, Early),
     known("SO_RCVMARK", libc::SOL_SOCKET, 75, Number, Early),
+    known("SO_RCVPRIORITY", libc::SOL_SOCKET, 82, Number, Early),
     known("SO_PASSPIDFD", libc::SOL_SOCKET, 76, Number, Late),
     known("SO_PASSRIGHTS", libc::SOL_SOCKET, 83, Number, Late),
+    known("SO_INQ", libc::SOL_SOCKET, 84, Number, Late),
     known("SO_LOCK_FILTER", libc::SOL_SOCKET, 44, Number, Late),
     known("IP_TOS", libc::IPPROTO_IP, 1, Number, Early),
     known("IP_TTL", libc::IPPROTO_IP, 2, Number, Early),
@@ -126,13 +136,18 @@ pub const KNOWN: &[Known] = &[
     known("IP_MULTICAST_TTL", libc::IPPROTO_IP, 33, Number, Early),
     known("IP_MULTICAST_LOOP", libc::IPPROTO_IP, 34, Number, Early),
     known("IP_MULTICAST_ALL", libc::IPPROTO_IP, 49, Number, Early),
-    known("IP_UNICAST_IF", libc::IPPROTO_IP, 50, Number, Early),
+    known("IP_UNICAST_IF", libc::IPPROTO_IP, 50, InterfaceBig, Early),
     known("IP_LOCAL_PORT_RANGE", libc::IPPROTO_IP, 51, Number, Early),
     known("IPV6_V6ONLY", libc::IPPROTO_IPV6, 26, Number, Early),
+    known("IPV6_2292PKTINFO", libc::IPPROTO_IPV6, 2, Number, Early),
+    known("IPV6_2292HOPOPTS", libc::IPPROTO_IPV6, 3, Number, Early),
+    known("IPV6_2292DSTOPTS", libc::IPPROTO_IPV6, 4, Number, Early),
+    known("IPV6_2292RTHDR", libc::IPPROTO_IPV6, 5, Number, Early),
+    known("IPV6_2292HOPLIMIT", libc::IPPROTO_IPV6, 8, Number, Early),
     known("IPV6_CHECKSUM", libc::IPPROTO_IPV6, 7, Number, Early),
     known("IPV6_FLOWINFO", libc::IPPROTO_IPV6, 11, Number, Early),
     known("IPV6_UNICAST_HOPS", libc::IPPROTO_IPV6, 16, Number, Early),
-    known("IPV6_MULTICAST_IF", libc::IPPROTO_IPV6, 17, Number, Early),
+    known("IPV6_MULTICAST_IF", libc::IPPROTO_IPV6, 17, Interface, Early),
     known("IPV6_MULTICAST_HOPS", libc::IPPROTO_IPV6, 18, Number, Early),
     known("IPV6_MULTICAST_LOOP", libc::IPPROTO_IPV6, 19, Number, Early),
     known("IPV6_MTU_DISCOVER", libc::IPPROTO_IPV6, 23, Number, Early),
@@ -145,8 +160,12 @@ pub const KNOWN: &[Known] = &[
     known("IPV6_RECVPKTINFO", libc::IPPROTO_IPV6, 49, Number, Early),
     known("IPV6_RECVHOPLIMIT", libc::IPPROTO_IPV6, 51, Number, Early),
     known("IPV6_RECVHOPOPTS", libc::IPPROTO_IPV6, 53, Number, Early),
+    known("IPV6_HOPOPTS", libc::IPPROTO_IPV6, 54, Bytes(2040), Early),
+    known("IPV6_RTHDRDSTOPTS", libc::IPPROTO_IPV6, 55, Bytes(2040), Early),
     known("IPV6_RECVRTHDR", libc::IPPROTO_IPV6, 56, Number, Early),
+    known("IPV6_RTHDR", libc::IPPROTO_IPV6, 57, Bytes(2040), Early),
     known("IPV6_RECVDSTOPTS", libc::IPPROTO_IPV6, 58, Number, Early),
+    known("IPV6_DSTOPTS", libc::IPPROTO_IPV6, 59, Bytes(2040), Early),
     known("IPV6_RECVPATHMTU", libc::IPPROTO_IPV6, 60, Number, Early),
     known("IPV6_DONTFRAG", libc::IPPROTO_IPV6, 62, Number, Early),
     known("IPV6_RECVTCLASS", libc::IPPROTO_IPV6, 66, Number, Early),
@@ -156,7 +175,7 @@ pub const KNOWN: &[Known] = &[
     known("IPV6_MINHOPCOUNT", libc::IPPROTO_IPV6, 73, Number, Early),
     known("IPV6_RECVORIGDSTADDR", libc::IPPROTO_IPV6, 74, Number, Early),
     known("IPV6_TRANSPARENT", libc::IPPROTO_IPV6, 75, Number, Early),
-    known("IPV6_UNICAST_IF", libc::IPPROTO_IPV6, 76, Number, Early),
+    known("IPV6_UNICAST_IF", libc::IPPROTO_IPV6, 76, InterfaceBig, Early),
     known("IPV6_RECVFRAGSIZE", libc::IPPROTO_IPV6, 77, Number, Early),
     known("IPV6_FREEBIND", libc::IPPROTO_IPV6, 78, Number, Early),
     known("TCP_NODELAY", libc::IPPROTO_TCP, 1, Number, Early),
@@ -178,6 +197,9 @@ pub const KNOWN: &[Known] = &[
     known("TCP_FASTOPEN_NO_COOKIE", libc::IPPROTO_TCP, 34, Number, Early),
     known("TCP_INQ", libc::IPPROTO_TCP, 36, Number, Early),
     known("TCP_TX_DELAY", libc::IPPROTO_TCP, 37, Number, Early),
+    known("TCP_RTO_MAX_MS", libc::IPPROTO_TCP, 44, Number, Early),
+    known("TCP_RTO_MIN_US", libc::IPPROTO_TCP, 45, Number, Early),
+    known("TCP_DELACK_MAX_US", libc::IPPROTO_TCP, 46, Number, Early),
     known("TCP_CORK", libc::IPPROTO_TCP, 3, Number, Late),
     known("UDP_ENCAP", libc::IPPROTO_UDP, 100, Number, Early),
     known("UDP_NO_CHECK6_TX", libc::IPPROTO_UDP, 101, Number, Early),
@@ -196,12 +218,15 @@ pub const KNOWN: &[Known] = &[
     known("PACKET_AUXDATA", libc::SOL_PACKET, 8, Number, Early),
     known("PACKET_ORIGDEV", libc::SOL_PACKET, 9, Number, Early),
     known("PACKET_VERSION", libc::SOL_PACKET, 10, Number, Early),
+    known("PACKET_COPY_THRESH", libc::SOL_PACKET, 7, Number, Early),
     known("PACKET_RESERVE", libc::SOL_PACKET, 12, Number, Early),
     known("PACKET_LOSS", libc::SOL_PACKET, 14, Number, Early),
     known("PACKET_VNET_HDR", libc::SOL_PACKET, 15, Number, Early),
     known("PACKET_TIMESTAMP", libc::SOL_PACKET, 17, Number, Early),
+    known("PACKET_TX_HAS_OFF", libc::SOL_PACKET, 19, Number, Early),
     known("PACKET_QDISC_BYPASS", libc::SOL_PACKET, 20, Number, Early),
     known("PACKET_IGNORE_OUTGOING", libc::SOL_PACKET, 23, Number, Early),
+    known("PACKET_VNET_HDR_SZ", libc::SOL_PACKET, 24, Number, Early),
     known("ICMP_FILTER", 255, 1, Bytes(4), Early),
     known("ICMPV6_FILTER", 58, 1, Bytes(32), Early),
 ];
@@ -217,6 +242,14 @@ impl Known {
     pub fn read(&self, fd: BorrowedFd) -> Option<Value> {
         match self.shape {
             Number => number(fd, self.level, self.number).ok().map(Value::Number),
+            Interface => {
+                let index = number(fd, self.level, self.number).ok()?;
+                Some(Value::Interface(index as u32))
+            }
+            InterfaceBig => {
+                let index = number(fd, self.level, self.number).ok()?;
+                Some(Value::Interface(u32::from_be(index as u32)))
+            }
             Bytes(room) => option(fd, self.level, self.number, room)
                 .ok()
                 .map(Value::Bytes),
@@ -233,6 +266,13 @@ impl Known {
     pub fn set(&self, fd: BorrowedFd, value: &Value) -> Result<()> {
         let set = match value {
             Value::Number(n) => set_number(fd, self.level, self.number, *n),
+            Value::Interface(index) => {
+                let index = match self.shape {
+                    InterfaceBig => index.to_be(),
+                    _ => *index,
+                };
+                set_number(fd, self.level, self.number, index as i32)
+            }
             Value::Bytes(bytes) => set_option(fd, self.level, self.number, bytes),
         };
         match set {

@@ -4,7 +4,7 @@
 
 use super::{address, create, send, set_number};
 use crate::Result;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 
 /// `FIN`: the sender will send no more.
@@ -43,6 +43,24 @@ pub fn deliver(segment: &Segment) -> Result<()> {
 /// Delivers a UDP datagram (or one of UDP-Lite: `protocol`).
 pub fn deliver_datagram(from: SocketAddr, to: SocketAddr, protocol: u8, text: &[u8]) -> Result<()> {
     raw(to.ip(), &udp_packet(from, to, protocol, text), 0)
+}
+
+/// Delivers what stands behind the header of a packet of any other protocol. For an address that is not of one host the
+/// loopback's own stands.
+pub fn deliver_packet(from: IpAddr, to: IpAddr, protocol: u8, text: &[u8]) -> Result<()> {
+    let to = match from {
+        _ if !(to.is_unspecified() || to.is_multicast()) && to.is_ipv4() == from.is_ipv4() => to,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let mut text = text.to_vec();
+    // Of the checksums it is the one of ICMPv6 that counts the addresses in.
+    if i32::from(protocol) == libc::IPPROTO_ICMPV6 && text.len() >= 4 {
+        text[2..4].fill(0);
+        let sum = checksum(from, to, protocol, &text);
+        text[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    raw(to, &with_header(from, to, protocol, text), 0)
 }
 
 fn raw(to: IpAddr, packet: &[u8], mark: u32) -> Result<()> {

@@ -6,12 +6,12 @@ use crate::{Blocker, Error, Result, Source, Target};
 use image::ids::{FileId, Pid};
 use image::sockets::tcp::Connections;
 use image::sockets::{Address, Socket, Version};
-use kernel::sock_diag::{self, TcpSocket, UnixSocket};
+use kernel::sock_diag::{self, PacketSocket, TcpSocket, UnixSocket};
 use kernel::socket;
 use kernel::{Namespace, within};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub mod netlink;
 pub mod options;
@@ -32,8 +32,11 @@ pub struct Diag {
     /// The listening socket that has not yet accepted a client, by the client's inode.
     listeners: HashMap<u64, u64>,
     tcp: Vec<TcpSocket>,
+    packet: Vec<PacketSocket>,
     netlink: HashMap<u64, kernel::proc::netlink::Netlink>,
     groups: Vec<kernel::proc::igmp::Group>,
+    /// Whom raw and ping sockets are connected to.
+    raw_peers: HashMap<u64, IpAddr>,
     inside: HashMap<kernel::Pid, Pid>,
     fresh: options::Fresh,
     /// What becomes of TCP connections with the outside.
@@ -79,10 +82,15 @@ impl Diag {
     /// Lists the sockets of the network that process `network` is in. When the container is frozen, or, for a first look,
     /// before.
     pub fn take(network: kernel::Pid, inside: &HashMap<kernel::Pid, Pid>) -> Result<Self> {
-        let (unix, tcp, inode) = within(network, &[Namespace::Net], || {
+        let (unix, tcp, packet, inode) = within(network, &[Namespace::Net], || {
             let probe = socket::create(socket::AF_UNIX, socket::SOCK_DGRAM, 0)?;
             let inode = socket::network(std::os::fd::AsFd::as_fd(&probe))?;
-            Ok::<_, kernel::Error>((sock_diag::unix()?, sock_diag::tcp()?, inode))
+            Ok::<_, kernel::Error>((
+                sock_diag::unix()?,
+                sock_diag::tcp()?,
+                sock_diag::packet()?,
+                inode,
+            ))
         })??;
         let proc = kernel::proc::Proc::process(network);
         let listeners = unix
@@ -99,8 +107,10 @@ impl Diag {
             listeners,
             unix: unix.into_iter().map(|s| (s.inode.into(), s)).collect(),
             tcp,
+            packet,
             netlink: kernel::proc::netlink::read(&proc)?,
             groups: kernel::proc::igmp::read(&proc)?,
+            raw_peers: kernel::proc::raw::read(&proc),
             inside: inside.clone(),
             fresh: options::Fresh::default(),
             connections: Connections::None,
@@ -142,6 +152,7 @@ pub fn dump(
     in_flight: &mut dyn FnMut(OwnedFd) -> Result<FileId>,
 ) -> Result<Socket> {
     let kind = kind_of(fd)?;
+    options::judge(fd, &holder)?;
     if socket::network(fd)? != diag.inode {
         return Err(holder.blocked(
             "a socket of another network namespace than the container's",
@@ -168,7 +179,7 @@ pub fn dump(
         }
         (socket::AF_NETLINK, ..) => Socket::Netlink(netlink::dump(fd, kind, holder, diag)?),
         (socket::AF_PACKET, ..) => Socket::Packet(packet::dump(fd, kind, holder, diag)?),
-        (family, ..) => return Err(unknown(family, &holder)),
+        _ => return Err(unknown(kind, &holder)),
     })
 }
 
@@ -244,28 +255,45 @@ fn blocker(fd: BorrowedFd, holder: Holder, diag: &mut Diag) -> Result<Vec<Blocke
             udp::judge(fd, kind, holder)
         }
         (socket::AF_NETLINK, ..) => Ok(()),
-        (socket::AF_PACKET, ..) => packet::judge(fd, holder),
-        (family, ..) => Err(unknown(family, &holder)),
+        (socket::AF_PACKET, ..) => packet::judge(fd, holder, diag),
+        _ => Err(unknown(kind, &holder)),
     };
-    match judged {
+    match judged.and_then(|()| options::judge(fd, &holder)) {
         Ok(()) => Ok(Vec::new()),
         Err(Error::Blocked(blockers)) => Ok(blockers),
         Err(error) => Err(error),
     }
 }
 
-fn unknown(family: i32, holder: &Holder) -> Error {
-    let name = match family {
-        38 => "AF_ALG".into(),
-        40 => "AF_VSOCK".into(),
-        44 => "AF_XDP".into(),
-        29 => "AF_CAN".into(),
-        31 => "AF_BLUETOOTH".into(),
-        other => format!("family {other}"),
+fn unknown((family, kind, protocol): (i32, i32, i32), holder: &Holder) -> Error {
+    let name = match (family, protocol) {
+        (socket::AF_INET | socket::AF_INET6, socket::IPPROTO_MPTCP) => "MPTCP".into(),
+        (socket::AF_INET | socket::AF_INET6, 33) => "DCCP".into(),
+        (socket::AF_INET | socket::AF_INET6, 132) => "SCTP".into(),
+        (socket::AF_INET | socket::AF_INET6, 256) => "SMC".into(),
+        (socket::AF_INET | socket::AF_INET6, other) => {
+            format!("type {kind} and protocol {other} of IP")
+        }
+        (15, _) => "AF_KEY".into(),
+        (16, _) => "AF_NETLINK".into(),
+        (21, _) => "AF_RDS".into(),
+        (24, _) => "AF_PPPOX".into(),
+        (29, _) => "AF_CAN".into(),
+        (30, _) => "AF_TIPC".into(),
+        (31, _) => "AF_BLUETOOTH".into(),
+        (33, _) => "AF_RXRPC".into(),
+        (38, _) => "AF_ALG".into(),
+        (40, _) => "AF_VSOCK".into(),
+        (41, _) => "AF_KCM".into(),
+        (42, _) => "AF_QIPCRTR".into(),
+        (43, _) => "AF_SMC".into(),
+        (44, _) => "AF_XDP".into(),
+        (45, _) => "AF_MCTP".into(),
+        (other, _) => format!("family {other}"),
     };
     holder.blocked(
         format!("a socket of {name}"),
-        "close it before the checkpoint: this family is not supported",
+        "close it before the checkpoint: the kernel does not give its state away",
     )
 }
 
@@ -292,6 +320,13 @@ pub fn restore(sockets: &[(FileId, &Socket)], target: &mut Target) -> Result<Ope
     let root = target.root_pid;
     let addresses = target.addresses.clone();
     let connections = target.connections;
+    let pings = sockets
+        .iter()
+        .any(|(_, s)| matches!(s, Socket::Raw(raw) if raw.ping));
+    let _range = match pings {
+        true => Some(raw::Range::widen(root)?),
+        false => None,
+    };
     let (made, unix, waiting) = within(root, &[Namespace::Net, Namespace::Mount], || {
         let mut made = HashMap::new();
         let unix = unix::restore(
@@ -346,7 +381,17 @@ impl Opened {
                     None
                 }
             });
-            unix::fill(self.unix, &unix, files, &pids)
+            unix::fill(self.unix, &unix, files, &pids)?;
+            for (id, raw) in chosen(sockets, |s| {
+                if let Socket::Raw(r) = s {
+                    Some(r)
+                } else {
+                    None
+                }
+            }) {
+                raw::fill(raw, target.file(id)?.as_fd())?;
+            }
+            Ok::<_, Error>(())
         })??;
         Ok(self.waiting)
     }

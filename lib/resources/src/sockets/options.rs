@@ -36,6 +36,20 @@ fn defaults(network: kernel::Pid, kind: (i32, i32, i32)) -> Result<Values> {
     Ok(kernel::within(network, &[kernel::Namespace::Net], read).flatten()?)
 }
 
+/// Refuses what no kernel tells about: a filter that was loaded as a program of eBPF.
+pub fn judge(fd: BorrowedFd, holder: &super::Holder) -> Result<()> {
+    match socket::filter(fd) {
+        Err(error) if error.raw() == Some(EACCES) => Err(holder.blocked(
+            "a socket with a filter of eBPF (SO_ATTACH_BPF)",
+            "detach it before the checkpoint, or attach a classic one (SO_ATTACH_FILTER)",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What `SO_GET_FILTER` says of a filter that was never a classic one (net/core/filter.c, `sk_get_filter`).
+const EACCES: i32 = 13;
+
 const SEND_BUFFER: &str = "SO_SNDBUF";
 const RECEIVE_BUFFER: &str = "SO_RCVBUF";
 
@@ -67,6 +81,12 @@ pub fn dump(
             let value = match value {
                 option::Value::Number(n) => Value::Number(n),
                 option::Value::Bytes(bytes) => Value::Bytes(Bytes(bytes)),
+                option::Value::Interface(index) => {
+                    let name = kernel::within(network, &[kernel::Namespace::Net], || {
+                        socket::interface_name(index)
+                    });
+                    Value::Interface(name.flatten()?)
+                }
             };
             options.settings.push(Setting {
                 option: known.name.into(),
@@ -74,6 +94,7 @@ pub fn dump(
             });
         }
     }
+    // An error: a family without filters. One of eBPF `judge` has refused.
     let filter = socket::filter(fd).unwrap_or_default();
     options.filter = (!filter.is_empty()).then_some(Bytes(filter));
     Ok(options)
@@ -118,7 +139,7 @@ fn set(fd: BorrowedFd, options: &Options, when: When) -> Result<()> {
             ))
         })?;
         if known.when == when {
-            known.set(fd, &value(&setting.value))?;
+            known.set(fd, &value(&setting.value)?)?;
         }
     }
     Ok(())
@@ -130,7 +151,10 @@ pub fn again(fd: BorrowedFd, options: &Options, name: &str) -> Result<()> {
         .settings
         .iter()
         .find(|setting| setting.option == name);
-    let value = recorded.map_or(option::Value::Number(0), |setting| value(&setting.value));
+    let value = match recorded {
+        Some(setting) => value(&setting.value)?,
+        None => option::Value::Number(0),
+    };
     match option::find(name) {
         Some(known) => Ok(known.set(fd, &value)?),
         None => Ok(()),
@@ -145,11 +169,21 @@ pub fn is_set(options: &Options, name: &str) -> bool {
         .any(|s| s.option == name && !matches!(s.value, Value::Number(0)))
 }
 
-fn value(recorded: &Value) -> option::Value {
-    match recorded {
+fn value(recorded: &Value) -> Result<option::Value> {
+    Ok(match recorded {
         Value::Number(n) => option::Value::Number(*n),
         Value::Bytes(bytes) => option::Value::Bytes(bytes.0.clone()),
-    }
+        Value::Interface(name) => option::Value::Interface(index(name)?),
+    })
+}
+
+/// The index that an interface has here, where this thread is.
+pub fn index(name: &str) -> Result<u32> {
+    socket::interface_index(name).map_err(|_| {
+        Error::Refused(format!(
+            "a socket is set to the interface {name}, which is not here: restore with a network that has it"
+        ))
+    })
 }
 
 /// Buffers made large while a queue is filled, and made again what they were.

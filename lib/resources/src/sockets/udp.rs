@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const UDP_CORK: i32 = 1;
 /// The largest datagram there is.
-const ROOM: usize = 1 << 16;
+pub(super) const ROOM: usize = 1 << 16;
 const MCAST_JOIN_GROUP: i32 = 42;
 const MCAST_MSFILTER: i32 = 48;
 /// `sizeof(struct group_filter)` without sources, `sizeof(struct sockaddr_storage)`.
@@ -56,7 +56,13 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
         shutdown,
         queue: queue(fd)?,
         memberships: memberships(fd, kind.0, diag)?,
-        options: options::dump(fd, kind, &mut diag.fresh, diag.network, &[])?,
+        options: options::dump(
+            fd,
+            kind,
+            &mut diag.fresh,
+            diag.network,
+            &["SO_INCOMING_CPU"],
+        )?,
     })
 }
 
@@ -89,7 +95,7 @@ fn datagrams(fd: BorrowedFd) -> Result<Vec<Datagram>> {
 }
 
 /// Asks the socket for each group that anybody has joined (`MCAST_MSFILTER`: it answers only for its own).
-fn memberships(fd: BorrowedFd, family: i32, diag: &Diag) -> Result<Vec<Membership>> {
+pub(super) fn memberships(fd: BorrowedFd, family: i32, diag: &Diag) -> Result<Vec<Membership>> {
     let mut found = Vec::new();
     for group in &diag.groups {
         let Some(level) = level(family, &group.address) else {
@@ -180,7 +186,8 @@ fn deliver(from: SocketAddr, to: &Address, protocol: u8, text: &[u8]) {
     let _ = segment::deliver_datagram(from, SocketAddr::new(ip, to.port), protocol, text);
 }
 
-fn join(fd: BorrowedFd, version: Version, membership: &Membership) -> Result<()> {
+/// Joins a multicast group again.
+pub(super) fn join(fd: BorrowedFd, version: Version, membership: &Membership) -> Result<()> {
     let Some(level) = level(family_of(version), &membership.group) else {
         return Err(Error::Refused(format!(
             "the image has an IPv4 socket in the IPv6 group {}",

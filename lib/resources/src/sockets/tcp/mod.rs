@@ -42,7 +42,7 @@ const MEANINGLESS: &[&str] = &[
     "IPV6_MULTICAST_IF",
 ];
 /// What a connection moves by itself.
-const MOVING: &[&str] = &["TCP_MAXSEG", "TCP_WINDOW_CLAMP"];
+const MOVING: &[&str] = &["TCP_MAXSEG", "TCP_WINDOW_CLAMP", "SO_INCOMING_CPU"];
 
 /// Refuses what cannot be taken.
 pub fn judge(fd: BorrowedFd, holder: Holder, diag: &Diag) -> Result<()> {
@@ -51,6 +51,15 @@ pub fn judge(fd: BorrowedFd, holder: Holder, diag: &Diag) -> Result<()> {
         return Err(holder.blocked(
             format!("a TCP connection with {protocol} in the kernel"),
             "the kernel does not give its state away: close it, or have the program do that part itself",
+        ));
+    }
+    if read.state == ESTABLISHED && socket::events(fd)? & socket::POLLPRI != 0 {
+        return Err(holder.blocked(
+            format!(
+                "a TCP connection with {} with urgent data not yet read",
+                peer_name(fd)?
+            ),
+            "the kernel has no way to put it back: let the program read it (MSG_OOB), or try again",
         ));
     }
     match read.state {
