@@ -3,9 +3,11 @@
 
 use crate::pour::Pour;
 use image::ids::Pid;
+use image::namespaces::nested::Nested;
 use image::process::Process;
 use image::tree::State;
 use kernel::ptrace::Stopped;
+use resources::namespaces::nested;
 use resources::{Error, Result, Target, credentials, limits, memory, signals, threads, timers};
 
 /// Signals that stop and cannot be caught (signal(7)).
@@ -16,6 +18,8 @@ const SIGSTOP: i32 = 19;
 pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
     let mut words = Vec::new();
     let target = &mut pour.target;
+    let none = Nested::default();
+    let nested = pour.tree.as_ref().map_or(&none, |tree| &tree.nested);
     for (pid, process) in &pour.processes {
         let space = process.memory.as_ref().ok_or_else(|| gone(*pid))?;
         memory::protect(target, *pid, space)?;
@@ -26,6 +30,8 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
         let tasks = target.process(*pid)?;
         limits::register(tasks, &process.limits)?;
         threads::create(tasks, &ids, &mut pour.numbers)?;
+        nested::join_threads(nested, target, *pid)?;
+        let tasks = target.process(*pid)?;
         signals::restore(tasks, &process.signals)?;
         timers::restore(tasks, &process.timers)?;
         words.extend(
@@ -39,6 +45,7 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
     if let Some(files) = &mut pour.files {
         files.resume(target)?;
     }
+    nested::settle(nested, target, &mut pour.init)?;
     let base = match target.processes.values_mut().next() {
         Some(any) => credentials::Base::of(&mut any.leader, pour.first_filter_is_engines)?,
         None => credentials::Base::default(),

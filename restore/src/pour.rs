@@ -15,6 +15,7 @@ use image::{Entry, Kind, Space};
 use kernel::remote::Stub;
 use resources::files::{Opened, Stdio, Terminals, external};
 use resources::memory::pages::{self, Filler};
+use resources::namespaces::nested::{self, Inners};
 use resources::rootfs::{Content, Policy};
 use resources::vessel::{Console, Vessel};
 use resources::{Error, Result, Target, files, ipc, limits, memory, rootfs, tree};
@@ -89,6 +90,7 @@ impl Pour {
             addresses: vessel.changed().to_vec(),
             connections: options.connections(container.connections),
             root_pid: vessel.pid(),
+            inners: Inners::default(),
         };
         Ok(Pour {
             init: None,
@@ -232,6 +234,7 @@ impl Pour {
         self.init = grown.init.take();
         self.numbers = grown.numbers;
         self.target.processes = grown.processes;
+        nested::make(&tree, &mut self.target, &mut self.init, &mut self.numbers)?;
         self.tree = Some(tree);
         Ok(())
     }

@@ -138,6 +138,9 @@ fn in_a_container_of_podmans(subject: &str) {
         "limits" => "--security-opt seccomp=unconfined",
         // Not among its rights by default.
         "sockets-packet" | "sockets-raw" => "--cap-add NET_RAW",
+        name if name.starts_with("namespaces") => {
+            "--cap-add SYS_ADMIN --security-opt seccomp=unconfined"
+        }
         _ => "",
     };
     let container = host.run(

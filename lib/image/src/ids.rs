@@ -24,6 +24,8 @@ id!(/// A piece of memory shared between address spaces: anonymous, memfd or Sys
     SharedId);
 id!(/// A mount in the container's mount namespace (the mountinfo id at the source).
     MountId);
+id!(/// A namespace inside the container.
+    NsId);
 id!(/// A pipe: both of its ends refer to it.
     PipeId);
 id!(/// A terminal: both of its sides refer to it.

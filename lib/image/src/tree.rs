@@ -2,6 +2,7 @@
 
 use crate::files::tty::Terminal;
 use crate::ids::{Pid, SpaceId, TableId};
+use crate::namespaces::nested::Nested;
 use serde::{Deserialize, Serialize};
 
 /// All processes of the container, parents before children.
@@ -19,6 +20,9 @@ pub struct Tree {
     pub stub: u64,
     /// Terminals, with what is in them.
     pub terminals: Vec<Terminal>,
+    /// Namespaces inside the container; absent where all of its tasks are in the same.
+    #[serde(default, skip_serializing_if = "Nested::is_empty")]
+    pub nested: Nested,
 }
 
 /// One process in the tree.

@@ -19,6 +19,7 @@ pub mod mount;
 pub mod mqueue;
 pub mod namespaces;
 pub mod nftables;
+pub mod nsfs;
 pub mod open;
 pub mod overlay;
 pub mod own;

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 /// The eight kinds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Mounts.
     Mount,
@@ -54,7 +54,8 @@ impl Kind {
         }
     }
 
-    fn flag(self) -> i32 {
+    /// Its `CLONE_NEW…`.
+    pub fn flag(self) -> i32 {
         match self {
             Kind::Mount => libc::CLONE_NEWNS,
             Kind::Network => libc::CLONE_NEWNET,
@@ -71,6 +72,21 @@ impl Kind {
 /// Which namespace a process is in: the inode number in `/proc/PID/ns/KIND`.
 pub fn identity(pid: Pid, kind: Kind) -> Result<u64> {
     identity_at(&format!("/proc/{pid}/ns/{}", kind.name()))
+}
+
+/// Which namespace a thread (its process and itself) is in, or its children will be, by the name of the file in its `ns`;
+/// none where there is none yet.
+pub fn identity_in((pid, tid): (Pid, Pid), file: &str) -> Result<Option<u64>> {
+    match identity_at(&format!("/proc/{pid}/task/{tid}/ns/{file}")) {
+        Err(e)
+            if e.raw() == Some(libc::ENOENT)
+                && std::path::Path::new(&format!("/proc/{pid}/task/{tid}/ns/user"))
+                    .is_symlink() =>
+        {
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
 }
 
 /// Which namespace the calling thread is in.

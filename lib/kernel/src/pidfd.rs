@@ -13,9 +13,19 @@ pub struct PidFd {
 impl PidFd {
     /// Opens the process (not a mere thread) `pid` (`pidfd_open(2)`).
     pub fn open(pid: Pid) -> Result<Self> {
+        PidFd::with(pid, 0)
+    }
+
+    /// Opens a thread, also one that is not the leader (Linux 6.9).
+    pub fn thread(tid: Pid) -> Result<Self> {
+        const PIDFD_THREAD: i32 = libc::O_EXCL;
+        PidFd::with(tid, PIDFD_THREAD)
+    }
+
+    fn with(pid: Pid, flags: i32) -> Result<Self> {
         // SAFETY: the call takes no pointers; a result that is not negative is a new descriptor that nobody else owns.
         let fd = unsafe {
-            let raw = check(libc::syscall(libc::SYS_pidfd_open, pid, 0), || {
+            let raw = check(libc::syscall(libc::SYS_pidfd_open, pid, flags), || {
                 format!("pidfd_open of process {pid}")
             })?;
             OwnedFd::from_raw_fd(raw as RawFd)

@@ -49,7 +49,7 @@ pub fn within<T: Send>(
     namespaces: &[Namespace],
     work: impl FnOnce() -> T + Send,
 ) -> Result<T> {
-    let process = PidFd::open(pid)?;
+    let process = PidFd::open(pid).or_else(|_| PidFd::thread(pid))?;
     let root = namespaces
         .contains(&Namespace::Mount)
         .then(|| root_of(pid))

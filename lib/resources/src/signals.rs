@@ -1,5 +1,6 @@
 //! Signals of a process: actions, and the queues. Masks belong to the registers, which come last.
 
+use crate::namespaces::pid;
 use crate::{Error, Result, SourceProcess, TargetProcess, threads};
 use image::signals::{Action, Pending, Signals};
 use image::threads::Thread;
@@ -112,8 +113,10 @@ pub fn resume(process: &mut TargetProcess, record: &Signals, threads: &[Thread])
     for thread in process.threads.values_mut() {
         thread.task()?.set_signal_mask(u64::MAX)?;
     }
+    // As it calls itself, in the innermost of its pid namespaces.
+    let own = pid::inside(process.pid)?;
     queue(&mut process.leader, &record.pending, &|signal, info| {
-        let arguments = [inside as u64, signal, info];
+        let arguments = [own as u64, signal, info];
         Call::new(libc::SYS_rt_sigqueueinfo, &arguments)
     })?;
     for thread in threads {
@@ -124,8 +127,12 @@ pub fn resume(process: &mut TargetProcess, record: &Signals, threads: &[Thread])
             })?,
         };
         // From the thread itself, which may tell itself anything (kernel/signal.c, `do_rt_tgsigqueueinfo`).
+        if thread.pending.is_empty() {
+            continue;
+        }
+        let tid = pid::inside(stub.tid())?;
         queue(stub, &thread.pending, &|signal, info| {
-            let arguments = [inside as u64, thread.tid as u64, signal, info];
+            let arguments = [own as u64, tid as u64, signal, info];
             Call::new(libc::SYS_rt_tgsigqueueinfo, &arguments)
         })?;
     }

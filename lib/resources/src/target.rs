@@ -1,5 +1,6 @@
 //! The container being rebuilt, as rooms see it: every task stopped, with a stub in its memory.
 
+use crate::namespaces::nested::Inners;
 use crate::{Error, Result};
 use image::ids::{FileId, Pid, SharedId};
 use image::sockets::tcp::Connections;
@@ -26,6 +27,8 @@ pub struct Target {
     pub addresses: Vec<(IpAddr, IpAddr)>,
     /// What becomes of its TCP connections with the outside.
     pub connections: Connections,
+    /// The namespaces inside it, as long as not all tasks are in theirs.
+    pub inners: Inners,
 }
 
 /// One process being rebuilt.

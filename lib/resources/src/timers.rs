@@ -1,5 +1,6 @@
 //! Timers of a process that are not descriptors. `restore` makes them, `resume` arms them: time stood still in between.
 
+use crate::namespaces::pid;
 use crate::{Blocker, Error, Result, SourceProcess, TargetProcess};
 use image::timers::{IntervalKind, IntervalTimer, PosixTimer, Timers};
 use kernel::proc::{Proc, timers};
@@ -123,12 +124,19 @@ pub fn restore(process: &mut TargetProcess, record: &Timers) -> Result<()> {
     }
     let exact = process.leader.call(call::prctl(RESTORE_IDS, 1))? == 0;
     for timer in &record.posix {
+        let receiver = match process.threads.get(&timer.receiver) {
+            _ if timer.notify & SIGEV_THREAD_ID == 0 => timer.receiver,
+            Some(thread) => pid::inside(thread.tid())?,
+            None => pid::inside(process.pid)?,
+        };
         // A timer for the processor time of a thread counts that of its maker.
         let maker = match process.threads.get_mut(&timer.receiver) {
             Some(thread) if timer.clock == THREAD_CLOCK => thread,
             _ => &mut process.leader,
         };
-        create(maker, timer, exact)?;
+        let mut timer = timer.clone();
+        timer.receiver = receiver;
+        create(maker, &timer, exact)?;
     }
     if exact {
         process

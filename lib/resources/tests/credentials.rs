@@ -70,7 +70,7 @@ fn ids_capabilities_and_filters_survive_thread_by_thread() {
     let first = Sleeper::new("1000");
     let mut target = first.target();
     let ids = free_ids(2);
-    threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
+    threads::create(&mut target, &ids, &mut Numbers::default()).unwrap();
     build(target.threads.get_mut(&ids[0]).unwrap());
     let mut source = to_source(target);
     let of_process = credentials::dump(&mut source).unwrap();
@@ -111,7 +111,7 @@ fn ids_capabilities_and_filters_survive_thread_by_thread() {
 
     let second = Sleeper::new("1000");
     let mut target = second.target();
-    threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
+    threads::create(&mut target, &ids, &mut Numbers::default()).unwrap();
     for record in taken.iter().skip(1) {
         let stub = target.threads.get_mut(&record.tid).unwrap();
         credentials::restore(stub, record, &of_process, &Base::default()).unwrap();
@@ -176,6 +176,7 @@ fn with_threads(poor: &Poor) -> TargetProcess {
         last_pid: None,
         stub: STUB,
         terminals: Vec::new(),
+        nested: Default::default(),
     };
     let mut numbers = Numbers::of(poor.pid, &tree).unwrap();
     threads::create(&mut target, &[1, 50, 60], &mut numbers).unwrap();

@@ -174,6 +174,7 @@ fn give_with(
         addresses: Vec::new(),
         connections: Connections::None,
         root_pid: container.root,
+        inners: Default::default(),
     };
     let mut opened: Opened = files::open(image.files.clone(), terminals, &mut target, &stdio)?;
     for (path, contents) in &image.blobs {

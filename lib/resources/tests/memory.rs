@@ -199,6 +199,7 @@ fn to_be(pid: i32, leader: Stub) -> Target {
         addresses: Default::default(),
         connections: Connections::None,
         root_pid: pid,
+        inners: Default::default(),
     }
 }
 

@@ -14,7 +14,7 @@ fn actions_and_queues_with_payload_survive() {
     let mut target = first.target();
     let ids = free_ids(1);
     let thread = ids[0];
-    threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
+    threads::create(&mut target, &ids, &mut Numbers::default()).unwrap();
     signals::restore(&mut target, &image::signals::Signals::default()).unwrap();
     let pid = target.pid as u64;
     let stub = &mut target.leader;
@@ -121,7 +121,7 @@ fn actions_and_queues_with_payload_survive() {
     let second = Sleeper::new("1000");
     let mut target = second.target();
     records[0].tid = target.pid;
-    threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
+    threads::create(&mut target, &ids, &mut Numbers::default()).unwrap();
     signals::restore(&mut target, &taken).unwrap();
     signals::resume(&mut target, &taken, &records).unwrap();
     let mut source = to_source(target);

@@ -22,7 +22,7 @@ fn what_the_kernel_keeps_for_a_thread_survives() {
     let first = Sleeper::new("1000");
     let mut target = first.target();
     let ids = free_ids(3);
-    threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
+    threads::create(&mut target, &ids, &mut Numbers::default()).unwrap();
     let mut faults = false;
     for (i, id) in ids.iter().enumerate() {
         let n = i as u64 + 1;
@@ -73,7 +73,7 @@ fn what_the_kernel_keeps_for_a_thread_survives() {
     let mut target = second.target();
     threads::unregister_rseq(&mut target.leader).unwrap();
     threads::unregister_rseq(&mut target.leader).unwrap();
-    threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
+    threads::create(&mut target, &ids, &mut Numbers::default()).unwrap();
     let of_process = credentials::dump(&mut Sleeper::new("1000").untouched()).unwrap();
     for record in &taken {
         let stub = target

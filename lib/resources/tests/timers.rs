@@ -32,7 +32,7 @@ fn timers_keep_their_ids_and_what_remains_of_their_time() {
     let first = Sleeper::new("1000");
     let mut target = first.target();
     let ids = free_ids(1);
-    threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
+    threads::create(&mut target, &ids, &mut Numbers::default()).unwrap();
     let thread = ids[0];
     let stub = &mut target.leader;
     let made: Vec<i32> = (0..6).map(|i| timer(stub, i % 2, 0, 0)).collect();
@@ -91,7 +91,7 @@ fn timers_keep_their_ids_and_what_remains_of_their_time() {
 
     let second = Sleeper::new("1000");
     let mut target = second.target();
-    threads::create(&mut target, &ids, &mut Numbers::Chosen).unwrap();
+    threads::create(&mut target, &ids, &mut Numbers::default()).unwrap();
     for timer in taken.posix.iter_mut().filter(|t| t.receiver == old) {
         timer.receiver = second.pid();
     }

@@ -118,6 +118,7 @@ pub fn start<W: Write>(out: W, header: &Header) -> Writer<W> {
         last_pid: Some(7),
         stub: 0x10000,
         terminals: vec![],
+        nested: Default::default(),
     };
     writer.record("tree.json", &tree).expect("a tree");
     writer

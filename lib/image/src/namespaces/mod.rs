@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 pub mod cgroup;
 pub mod ipc;
 pub mod mount;
+pub mod nested;
 pub mod network;
 pub mod pid;
 pub mod time;

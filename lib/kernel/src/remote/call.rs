@@ -2,9 +2,12 @@
 
 use super::Call;
 use crate::Pid;
+use crate::namespaces::Kind;
 
 /// `clone(2)`: the child's parent is the caller's parent.
 pub const CLONE_PARENT: u64 = libc::CLONE_PARENT as u64;
+/// The child is process 1 of a new pid namespace.
+pub const CLONE_NEWPID: u64 = libc::CLONE_NEWPID as u64;
 /// The pid is taken.
 pub const EEXIST: i32 = libc::EEXIST;
 
@@ -61,6 +64,16 @@ pub fn wait4(pid: Pid) -> Call {
 /// `write(2)` of bytes at an address in the task.
 pub fn write(fd: i32, address: u64, len: u64) -> Call {
     Call::new(libc::SYS_write, &[fd as u64, address, len])
+}
+
+/// `setns(2)`: the calling thread, or its children, into the namespace of a descriptor of its own.
+pub fn setns(fd: i32, kind: Kind) -> Call {
+    Call::new(libc::SYS_setns, &[fd as u64, kind.flag() as u64])
+}
+
+/// `unshare(2)` of namespaces.
+pub fn unshare(kind: Kind) -> Call {
+    Call::new(libc::SYS_unshare, &[kind.flag() as u64])
 }
 
 /// `close(2)`.

@@ -8,6 +8,7 @@ use kernel::namespaces::{Kind, identity, own};
 pub mod cgroup;
 pub mod ipc;
 pub mod mount;
+pub mod nested;
 pub mod network;
 pub mod pid;
 pub mod time;
@@ -41,28 +42,9 @@ pub fn dump(root: Pid, mounts: image::namespaces::mount::Mounts) -> Result<Names
     })
 }
 
-/// What stands in the way: tasks that are not all in the same namespaces, and what the single kinds find.
+/// What stands in the way: in the namespaces inside the container, and what the single kinds find in its own.
 pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
-    let mut found = Vec::new();
-    for kind in Kind::ALL {
-        let wanted = identity(root, kind)?;
-        for &pid in processes {
-            // A zombie has left its namespaces; a process that ended meanwhile is no obstacle either.
-            if let Ok(other) = identity(pid, kind)
-                && other != wanted
-            {
-                found.push(Blocker {
-                    pid,
-                    place: String::new(),
-                    what: format!(
-                        "a {} namespace other than that of the container's root process {root}",
-                        kind.name()
-                    ),
-                    remedy: format!("take the tree that begins there: pid:{pid}"),
-                });
-            }
-        }
-    }
+    let mut found = nested::blockers(root, processes)?;
     if is_own(root, Kind::User)? {
         found.extend(user::blockers(root));
     }

@@ -25,6 +25,8 @@ pub struct Frozen {
     pub zombies: Vec<stat::Stat>,
     /// Processes that were stopped by a signal.
     pub stopped: HashSet<kernel::Pid>,
+    /// In how many pid namespaces its root process is seen, ours first: the last is the container's.
+    pub depth: usize,
 }
 
 /// How long a task may take to stop. One that takes longer waits for a child made by vfork, which is stopped itself.
@@ -42,7 +44,7 @@ pub fn freeze(
     for _ in 0..ATTEMPTS {
         let mut pass = Pass::default();
         match pass.stop_all(root, namespace, spared)? {
-            Some(family) => return pass.assemble(family),
+            Some(family) => return pass.assemble(root, family),
             None => pass.let_go()?,
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -125,15 +127,16 @@ impl Pass {
         Ok(())
     }
 
-    fn assemble(mut self, family: Vec<stat::Stat>) -> Result<Frozen> {
+    fn assemble(mut self, root: kernel::Pid, family: Vec<stat::Stat>) -> Result<Frozen> {
         let (mut processes, mut zombies, mut inside) = (Vec::new(), Vec::new(), HashMap::new());
+        let depth = status::read(root)?.numbers("NSpid")?.len().max(1);
         for process in family {
             if let Some(tasks) = self.held.remove(&process.pid) {
-                processes.push(assemble(process.pid, tasks, &mut inside)?);
+                processes.push(assemble(process.pid, tasks, &mut inside, depth)?);
             } else if let Ok(now) = stat::read(process.pid) {
                 // Its state may have changed since the scan that found it: read again, now that nothing moves.
                 let names = status::read(now.pid)?.numbers("NSpid")?;
-                let name = names.last().copied().unwrap_or(now.pid.into());
+                let name = names.get(depth - 1).copied().unwrap_or(now.pid.into());
                 inside.insert(now.pid, name as image::ids::Pid);
                 zombies.push(now);
             }
@@ -147,6 +150,7 @@ impl Pass {
             },
             zombies,
             stopped: self.stopped,
+            depth,
         })
     }
 }
@@ -239,6 +243,7 @@ fn assemble(
     pid: kernel::Pid,
     mut tasks: HashMap<kernel::Pid, Stopped>,
     inside: &mut HashMap<kernel::Pid, image::ids::Pid>,
+    depth: usize,
 ) -> Result<SourceProcess> {
     let gates = Gates::find(pid)?;
     let mut tids: Vec<_> = tasks.keys().copied().collect();
@@ -246,7 +251,7 @@ fn assemble(
     let mut threads = Vec::with_capacity(tids.len());
     for tid in tids {
         let names = status::read_thread(pid, tid)?.numbers("NSpid")?;
-        let name = names.last().copied().unwrap_or(tid.into()) as image::ids::Pid;
+        let name = names.get(depth - 1).copied().unwrap_or(tid.into()) as image::ids::Pid;
         inside.insert(tid, name);
         if let Some(task) = tasks.remove(&tid) {
             threads.push(SourceThread {

@@ -1,6 +1,7 @@
 //! The tree grows again: every step of the plan made by remote calls in the task that has to make it.
 
 use super::numbers::{Born, Numbers, Patience};
+use super::pids;
 use super::plan::{OUTSIDE, Step, plan};
 use crate::files::Terminals;
 use crate::{Error, Result, TargetProcess};
@@ -93,7 +94,7 @@ fn go_on_after(last: Pid, root: &mut TargetProcess) -> Result<()> {
     Ok(())
 }
 
-type Tasks = BTreeMap<Pid, Stub>;
+pub(super) type Tasks = BTreeMap<Pid, Stub>;
 
 fn make(tasks: &mut Tasks, numbers: &mut Numbers, tree: &Tree, step: Step) -> Result<()> {
     match step {
@@ -109,33 +110,57 @@ fn make(tasks: &mut Tasks, numbers: &mut Numbers, tree: &Tree, step: Step) -> Re
             } else {
                 (0, exit_signal.max(0))
             };
-            let stub = fork(tasks, numbers, creator, child, (flags, exit_signal))?;
+            let way = pids::enter(tasks, numbers, tree, creator, child)?;
+            let stub = fork(
+                tasks,
+                numbers,
+                creator,
+                child,
+                (flags | way.flags, exit_signal),
+            )?;
             tasks.insert(child, stub);
+            way.leave(task(tasks, creator)?)?;
         }
         Step::Setsid { pid } => {
             let task = task(tasks, pid)?;
             // Process 1 of an engine leads its session already, and may not say so again (setsid(2)).
-            if task.call(call::setsid())? < 0 && task.must("getsid", call::getsid())? != pid as u64
-            {
+            let own = numbers.seen_by(pid, pid).unwrap_or(pid) as u64;
+            if task.call(call::setsid())? < 0 && task.must("getsid", call::getsid())? != own {
                 task.must("setsid", call::setsid())?;
             }
         }
         Step::Setpgid { pid, pgid } => {
-            task(tasks, pid)?.must(&format!("setpgid {pgid}"), call::setpgid(0, pgid))?;
+            let what = format!("setpgid {pgid}");
+            match (numbers.seen_by(pgid, pid), parent(tree, pid)) {
+                (Some(pgid), _) => task(tasks, pid)?.must(&what, call::setpgid(0, pgid))?,
+                // It has no name for the group, and its parent may have one.
+                (None, above) => {
+                    let names = numbers
+                        .seen_by(pid, above)
+                        .zip(numbers.seen_by(pgid, above));
+                    let (pid, pgid) = names.ok_or_else(|| {
+                        Error::Refused(format!(
+                            "process {pid} of a pid namespace inside the container cannot be put back into group {pgid}"
+                        ))
+                    })?;
+                    task(tasks, above)?.must(&what, call::setpgid(pid, pgid))?
+                }
+            };
         }
         Step::Subreaper { pid } => {
             task(tasks, pid)?.must("PR_SET_CHILD_SUBREAPER", call::set_child_subreaper())?;
         }
         Step::End { pid, parent } => {
             take(tasks, pid)?.last_call(call::exit_group(0))?;
-            task(tasks, parent)?.must(&format!("wait for {pid}"), call::wait4(pid))?;
+            let name = numbers.seen_by(pid, parent).unwrap_or(pid);
+            task(tasks, parent)?.must(&format!("wait for {pid}"), call::wait4(name))?;
         }
         Step::Die { pid } => die(take(tasks, pid)?, tree, pid)?,
     }
     Ok(())
 }
 
-fn task(tasks: &mut Tasks, pid: Pid) -> Result<&mut Stub> {
+pub(super) fn task(tasks: &mut Tasks, pid: Pid) -> Result<&mut Stub> {
     tasks
         .get_mut(&pid)
         .ok_or_else(|| Error::Refused(format!("process {pid} is needed and not there")))
@@ -145,6 +170,12 @@ fn take(tasks: &mut Tasks, pid: Pid) -> Result<Stub> {
     tasks
         .remove(&pid)
         .ok_or_else(|| Error::Refused(format!("process {pid} is to end and not there")))
+}
+
+/// The parent of a process; [`OUTSIDE`] of one that is no process of the tree.
+fn parent(tree: &Tree, pid: Pid) -> Pid {
+    let found = tree.processes.iter().find(|process| process.pid == pid);
+    found.map_or(OUTSIDE, |process| process.ppid)
 }
 
 /// A pid of a process that has just been killed stays taken until its parent reaps it.
@@ -200,7 +231,7 @@ fn die(mut stub: Stub, tree: &Tree, pid: Pid) -> Result<()> {
         stub.put(&[0; 32])?;
         stub.call(call::sigaction(signal, at))?;
         stub.task()?.set_signal_mask(0)?;
-        call::kill(pid, signal)
+        call::kill(crate::namespaces::pid::inside(stub.tid())?, signal)
     };
     stub.last_call(last)?;
     Ok(())

@@ -3,12 +3,14 @@
 mod freeze;
 mod grow;
 mod numbers;
+mod pids;
 mod plan;
 mod take;
 
 pub use freeze::{Frozen, freeze};
 pub use grow::{Grown, grow};
 pub use numbers::Numbers;
-pub(crate) use numbers::{Born, Patience};
+pub(crate) use numbers::{Born, Patience, used};
+pub(crate) use pids::go;
 pub use plan::OUTSIDE;
 pub use take::{blockers, dump};

@@ -5,8 +5,9 @@ use crate::{Error, Result, credentials};
 use image::ids::Pid;
 use image::tree::{State, Tree};
 use kernel::last_pid::LastPid;
+use kernel::proc::status;
 use kernel::remote::{Caller, Stub, call};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// The highest id for our own process there; less where the kernel counts less far.
@@ -14,9 +15,17 @@ const HIGHEST: Pid = 32_000;
 /// How long an id may stay taken by a task that has just ended and waits to be reaped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How tasks of a container come by their ids.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    way: Way,
+    /// The ids that pid namespaces inside the container have for tasks, outermost first, by that of the container.
+    names: BTreeMap<Pid, Vec<Pid>>,
+}
+
 /// The way to an id in a container.
 #[derive(Debug, Default)]
-pub enum Numbers {
+enum Way {
     /// Chosen by the task that forks.
     #[default]
     Chosen,
@@ -26,7 +35,7 @@ pub enum Numbers {
 
 /// Counts.
 #[derive(Debug)]
-pub struct Counter {
+struct Counter {
     last_pid: LastPid,
     /// The id that the next task will have, as far as we know.
     next: Option<Pid>,
@@ -45,8 +54,10 @@ pub(crate) enum Born {
 impl Numbers {
     /// The way in the container of process `first`, in which this tree will grow.
     pub fn of(first: kernel::Pid, tree: &Tree) -> Result<Self> {
+        let names = tree.nested.names.clone();
+        let numbers = |way| Numbers { way, names };
         if credentials::may_restore(first)? {
-            return Ok(Numbers::Chosen);
+            return Ok(numbers(Way::Chosen));
         }
         let used = used(tree);
         let mut free = (300..=highest()).rev().filter(|pid| !used.contains(pid));
@@ -57,10 +68,10 @@ impl Numbers {
             match LastPid::of(first, own) {
                 Err(e) if e.raw() == Some(call::EEXIST) => {}
                 last_pid => {
-                    return Ok(Numbers::Counted(Counter {
+                    return Ok(numbers(Way::Counted(Counter {
                         last_pid: last_pid?,
                         next: None,
-                    }));
+                    })));
                 }
             }
         }
@@ -76,21 +87,30 @@ impl Numbers {
         exit_signal: i32,
     ) -> Result<Born> {
         let (at, _) = creator.scratch()?;
-        let ids: &[Pid] = match self {
-            Numbers::Chosen => &[id],
-            Numbers::Counted(counter) => {
+        // Innermost first, as the kernel wants them.
+        let inner = self.names.get(&id).map_or(&[][..], Vec::as_slice);
+        let mut ids: Vec<Pid> = inner.iter().rev().copied().collect();
+        match &mut self.way {
+            Way::Chosen => ids.push(id),
+            Way::Counted(counter) => {
                 if counter.next != Some(id) {
                     counter.last_pid.set(id - 1)?;
                 }
                 counter.next = id.checked_add(1);
-                &[]
             }
-        };
-        let (clone, arguments) = call::clone3(at, flags, exit_signal, ids);
+        }
+        let (clone, arguments) = call::clone3(at, flags, exit_signal, &ids);
         creator.write(at, &arguments)?;
         match creator.fork(what, clone) {
-            Ok((seen, stub)) if seen == id as u64 => Ok(Born::Right(stub)),
             Ok((seen, stub)) => {
+                // The creator sees it by the name that its own namespace has for it.
+                let outer = match inner.len() {
+                    0 => seen as Pid,
+                    below => outer(stub.tid(), below)?,
+                };
+                if outer == id {
+                    return Ok(Born::Right(stub));
+                }
                 self.forget();
                 Ok(Born::Other(seen as Pid, stub))
             }
@@ -100,24 +120,45 @@ impl Numbers {
     }
 
     fn forget(&mut self) {
-        if let Numbers::Counted(counter) = self {
+        if let Way::Counted(counter) = &mut self.way {
             counter.next = None;
         }
     }
 
     /// Whether ids are chosen, so that nothing is to be done at the end.
     pub(crate) fn are_chosen(&self) -> bool {
-        matches!(self, Numbers::Chosen)
+        matches!(self.way, Way::Chosen)
+    }
+
+    /// What a task calls another, itself, or a group: by the container's ids of both. None where it has no name for it.
+    pub(crate) fn seen_by(&self, id: Pid, by: Pid) -> Option<Pid> {
+        match self.names.get(&by).map_or(0, Vec::len) {
+            0 => Some(id),
+            depth => self.names.get(&id)?.get(depth - 1).copied(),
+        }
+    }
+
+    /// How many pid namespaces inside the container a task is in.
+    pub(crate) fn depth(&self, id: Pid) -> usize {
+        self.names.get(&id).map_or(0, Vec::len)
     }
 
     /// All tasks are there: the next one will be new, and nothing of ours stays in the container.
     pub fn finish(&mut self, last: Option<Pid>) -> Result<()> {
-        if let (Numbers::Counted(counter), Some(last)) = (&mut *self, last) {
+        if let (Way::Counted(counter), Some(last)) = (&mut self.way, last) {
             counter.last_pid.set(last)?;
         }
-        *self = Numbers::Chosen;
+        self.way = Way::Chosen;
         Ok(())
     }
+}
+
+/// The id of a task of ours in the pid namespace that is this many above its innermost one.
+fn outer(tid: kernel::Pid, below: usize) -> Result<Pid> {
+    let numbers = status::read(tid)?.numbers("NSpid")?;
+    let at = numbers.len().checked_sub(below + 1);
+    let number = at.and_then(|at| numbers.get(at)).copied();
+    Ok(number.map_or(0, |number| number as Pid))
 }
 
 /// Waits for an id that is taken.
@@ -142,7 +183,7 @@ impl Patience {
 }
 
 /// Ids that tasks of the tree have, or that its groups and sessions are known by.
-fn used(tree: &Tree) -> BTreeSet<Pid> {
+pub(crate) fn used(tree: &Tree) -> BTreeSet<Pid> {
     let mut used = BTreeSet::new();
     for process in &tree.processes {
         used.extend([process.pid, process.pgid, process.sid]);

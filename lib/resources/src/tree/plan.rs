@@ -342,6 +342,7 @@ mod tests {
             last_pid: None,
             stub: 0x10000,
             terminals: vec![],
+            nested: Default::default(),
         }
     }
 

@@ -2,8 +2,10 @@
 
 use super::freeze::Frozen;
 use super::plan::{OUTSIDE, plan};
+use crate::namespaces::nested;
 use crate::{Blocker, Error, Result};
 use image::ids::{Pid, SpaceId, TableId};
+use image::namespaces::nested::Nested;
 use image::tree::{Process, State, Tree};
 use kernel::proc::{stat, status};
 use std::collections::HashMap;
@@ -23,12 +25,6 @@ pub fn blockers(processes: &[stat::Stat], namespace_depth: usize) -> Result<Vec<
                 remedy: remedy.into(),
             });
         };
-        if status.numbers("NSpid")?.len() > namespace_depth {
-            say(
-                "it lives in a pid namespace inside the container",
-                "nested pid namespaces are not supported yet",
-            );
-        }
         if i > 0 && is_visitor(process.ppid(), namespace_depth) {
             say(
                 "it was started from outside, by exec (podman exec, nsenter)",
@@ -85,6 +81,7 @@ pub fn dump(
         };
         processes.push(shape(frozen, zombie.pid, state)?);
     }
+    let root_pid = root;
     let root = source
         .inside(root)
         .ok_or(kernel::Error::Gone { pid: root })?;
@@ -94,6 +91,7 @@ pub fn dump(
         last_pid,
         stub,
         terminals: Vec::new(),
+        nested: nested(frozen, root_pid)?,
     };
     // What cannot grow again must be known now, not on the other host.
     let first = if root == 1 { root } else { OUTSIDE };
@@ -108,12 +106,28 @@ pub fn dump(
     Ok(tree)
 }
 
+/// Namespaces inside the container.
+fn nested(frozen: &Frozen, root: kernel::Pid) -> Result<Nested> {
+    let processes = frozen.source.processes.iter();
+    let threads: Vec<_> = processes
+        .flat_map(|process| {
+            process
+                .threads
+                .iter()
+                .map(|thread| (process.pid, thread.tid))
+        })
+        .collect();
+    let dead: Vec<_> = frozen.zombies.iter().map(|zombie| zombie.pid).collect();
+    nested::dump(root, &threads, &dead, &frozen.source.inside)
+}
+
 fn shape(frozen: &Frozen, pid: kernel::Pid, state: State) -> Result<Process> {
     let stat = stat::read(pid)?;
     let status = status::read(pid)?;
     let own = |key: &str| -> Result<Pid> {
-        // The last number is the one in the innermost namespace (proc_pid_status(5)).
-        Ok(status.numbers(key)?.last().copied().unwrap_or(0) as Pid)
+        // Ours comes first, the one in the innermost namespace last (proc_pid_status(5)).
+        let number = status.numbers(key)?.get(frozen.depth - 1).copied();
+        Ok(number.unwrap_or(0) as Pid)
     };
     let inside: std::collections::HashSet<Pid> = frozen.source.inside.values().copied().collect();
     let (host_group, host_session) = (stat.pgrp(), stat.session());

@@ -126,6 +126,7 @@ pub fn give_with(
         addresses: addresses.to_vec(),
         connections,
         objects: Default::default(),
+        inners: Default::default(),
     };
     let records: Vec<(FileId, &Socket)> = taken.records.iter().map(|(id, s)| (*id, s)).collect();
     let opened = restore(&records, &mut target)?;

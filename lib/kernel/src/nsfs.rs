@@ -1,0 +1,139 @@
+//! Namespaces held by descriptor: who owns them, what lies around them (ioctl_nsfs(2)).
+
+use crate::error::{Named, check};
+use crate::namespaces::Kind;
+use crate::{Pid, Result};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
+use std::os::unix::fs::MetadataExt;
+
+/// `_IO(0xb7, 1)`, `_IO(0xb7, 2)`, `_IO(0xb7, 4)` (include/uapi/linux/nsfs.h).
+const NS_GET_USERNS: u64 = 0xb701;
+const NS_GET_PARENT: u64 = 0xb702;
+const NS_GET_OWNER_UID: u64 = 0xb704;
+
+/// A namespace that stays as long as this does.
+#[derive(Debug)]
+pub struct Handle {
+    file: File,
+    kind: Kind,
+    inode: u64,
+}
+
+impl Handle {
+    /// That of this kind which a thread is in.
+    pub fn of(pid: Pid, tid: Pid, kind: Kind) -> Result<Self> {
+        Handle::at(format!("/proc/{pid}/task/{tid}/ns/{}", kind.name()), kind)
+    }
+
+    /// The pid or time namespace that children of a thread will be in; none where the first of them will make it.
+    pub fn for_children(pid: Pid, tid: Pid, kind: Kind) -> Result<Option<Self>> {
+        let name = kind.name();
+        let path = format!("/proc/{pid}/task/{tid}/ns/{name}_for_children");
+        match Handle::at(path, kind) {
+            Err(e) if e.raw() == Some(libc::ENOENT) => Ok(None),
+            handle => handle.map(Some),
+        }
+    }
+
+    fn at(path: String, kind: Kind) -> Result<Self> {
+        let file = File::open(&path).named(|| format!("open {path}"))?;
+        Handle::new(file, kind)
+    }
+
+    fn new(file: File, kind: Kind) -> Result<Self> {
+        let stat = file.metadata().named(|| "stat a namespace".into())?;
+        Ok(Handle {
+            inode: stat.ino(),
+            file,
+            kind,
+        })
+    }
+
+    /// Of which kind it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What its links in `/proc` show: no other of its kind has the same while it is there.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// The user namespace that owns it, or, of a user namespace, its parent; none where that is out of our sight.
+    pub fn owner(&self) -> Result<Option<Self>> {
+        self.ask(NS_GET_USERNS, Kind::User)
+    }
+
+    /// The pid or user namespace around it; none where that is out of our sight.
+    pub fn parent(&self) -> Result<Option<Self>> {
+        self.ask(NS_GET_PARENT, self.kind)
+    }
+
+    fn ask(&self, question: u64, kind: Kind) -> Result<Option<Self>> {
+        // SAFETY: neither question takes a pointer; the descriptor is open for the length of the call, and what the
+        // call gives, where it is not negative, is a new descriptor that nobody else owns.
+        let found = unsafe {
+            check(libc::ioctl(self.file.as_raw_fd(), question).into(), || {
+                format!("ask a {} namespace for those around it", self.kind.name())
+            })
+            .map(|fd| File::from_raw_fd(fd as i32))
+        };
+        match found {
+            Err(e) if e.raw() == Some(libc::EPERM) => Ok(None),
+            found => Handle::new(found?, kind).map(Some),
+        }
+    }
+
+    /// The user, as we see it, who has made this user namespace: in the namespace around it, that user may do anything to it.
+    pub fn owner_uid(&self) -> Result<u32> {
+        let mut uid: libc::uid_t = 0;
+        // SAFETY: `uid` is of the type that the kernel writes, and outlives the call.
+        let asked = unsafe { libc::ioctl(self.file.as_raw_fd(), NS_GET_OWNER_UID, &mut uid) };
+        check(asked.into(), || {
+            "ask for the owner of a user namespace".into()
+        })?;
+        Ok(uid)
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespaces::{identity, own};
+    use std::io::Read;
+
+    #[test]
+    fn owners_and_parents_are_those_that_unshare_left_behind() {
+        let mut child = std::process::Command::new("unshare")
+            .args(["-U", "-r", "-n", "-p", "-f", "--kill-child"])
+            .args(["sh", "-c", "echo; exec sleep 60"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let unshare = child.id() as Pid;
+        let inside = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children"));
+        let inside: Pid = inside.unwrap().trim().parse().unwrap();
+        let user = identity(inside, Kind::User).unwrap();
+        let of = |kind| Handle::of(inside, inside, kind).unwrap();
+        for kind in [Kind::Network, Kind::Pid] {
+            assert_eq!(of(kind).owner().unwrap().unwrap().inode(), user);
+        }
+        let around = of(Kind::User).parent().unwrap().unwrap();
+        assert_eq!(around.inode(), own(Kind::User).unwrap());
+        assert_eq!(of(Kind::User).owner_uid().unwrap(), 0);
+        let around = of(Kind::Pid).parent().unwrap().unwrap();
+        assert_eq!(around.inode(), own(Kind::Pid).unwrap());
+        let children = Handle::for_children(unshare, unshare, Kind::Pid).unwrap();
+        assert_eq!(children.unwrap().inode(), of(Kind::Pid).inode());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,226 @@
+//! Namespaces made again by holders, and tasks brought into them.
+
+use super::kind;
+use crate::namespaces::{ipc, network, uts};
+use crate::tree::{Born, Numbers, Patience, go, used};
+use crate::{Error, Result, Target};
+use image::ids::{NsId, Pid};
+use image::namespaces::nested::{Children, Content, Inner, Nested, Task};
+use image::tree::Tree;
+use kernel::namespaces::{Kind, set_last_pid};
+use kernel::nsfs::Handle;
+use kernel::remote::{Caller, Stub, call};
+use kernel::{Namespace, within};
+use std::collections::BTreeMap;
+
+/// The namespaces inside a container that is being rebuilt.
+#[derive(Debug, Default)]
+pub struct Inners {
+    holders: BTreeMap<NsId, Holder>,
+    /// The root of the container's tree.
+    root: Pid,
+}
+
+/// A process that keeps a namespace until all tasks are in it.
+#[derive(Debug)]
+struct Holder {
+    stub: Stub,
+    /// The container's pid of it.
+    inside: Pid,
+}
+
+/// Makes the namespaces, by children of the container's first process: `init`, where that is ours, or the root of its
+/// tree; fills them, and brings the leaders of all processes into theirs.
+pub fn make(
+    tree: &Tree,
+    target: &mut Target,
+    init: &mut Option<Stub>,
+    numbers: &mut Numbers,
+) -> Result<()> {
+    let nested = &tree.nested;
+    if nested.is_empty() {
+        return Ok(());
+    }
+    nested.check().map_err(Error::Refused)?;
+    target.inners.root = tree.root;
+    let mut inners = std::mem::take(&mut target.inners);
+    let taken = used(tree);
+    let mut free = (300..).filter(|pid| !taken.contains(pid));
+    for inner in &nested.namespaces {
+        let kind = kind(&inner.content);
+        if kind == Kind::Pid {
+            continue; // its process 1 has made it
+        }
+        let first = inners.first(target, init)?;
+        let mut holder = birth(first, numbers, &mut free)?;
+        let what = format!("make a {} namespace", kind.name());
+        holder.stub.must(&what, call::unshare(kind))?;
+        fill(inner, holder.stub.tid())?;
+        inners.holders.insert(inner.id, holder);
+    }
+    for (pid, process) in &mut target.processes {
+        if let Some(task) = nested.task(*pid) {
+            inners.join(nested, task, &[], &mut process.leader)?;
+        }
+    }
+    target.inners = inners;
+    Ok(())
+}
+
+/// Brings the further threads of a process into theirs, where those are not those of their leader.
+pub fn join_threads(nested: &Nested, target: &mut Target, pid: Pid) -> Result<()> {
+    if nested.is_empty() {
+        return Ok(());
+    }
+    let inners = std::mem::take(&mut target.inners);
+    let root = target.root_pid;
+    let of = |tid| nested.task(tid).map_or(&[][..], |task| &task.namespaces);
+    let kinds = |ids: &[NsId]| -> Vec<Kind> {
+        let found = ids.iter().filter_map(|id| nested.get(*id));
+        found.map(|inner| kind(&inner.content)).collect()
+    };
+    for (tid, stub) in &mut target.process(pid)?.threads {
+        let (own, now) = (of(*tid), of(pid));
+        if own == now {
+            continue;
+        }
+        // What the leader has and the thread has not: there the thread is in the container's own.
+        let wanted = kinds(own);
+        for kind in kinds(now) {
+            if !wanted.contains(&kind) {
+                go(stub, &Handle::of(root, root, kind)?)?;
+            }
+        }
+        if let Some(task) = nested.task(*tid) {
+            inners.join(nested, task, now, stub)?;
+        }
+    }
+    target.inners = inners;
+    Ok(())
+}
+
+/// Once all threads are there: where their children are to be, and the end of the holders.
+pub fn settle(nested: &Nested, target: &mut Target, init: &mut Option<Stub>) -> Result<()> {
+    if nested.is_empty() {
+        return Ok(());
+    }
+    children(nested, target)?;
+    let mut inners = std::mem::take(&mut target.inners);
+    while let Some((_, holder)) = inners.holders.pop_last() {
+        holder.stub.last_call(call::exit_group(0))?;
+        let what = format!("wait for {}", holder.inside);
+        let first = inners.first(target, init)?;
+        first.must(&what, call::wait4(holder.inside))?;
+    }
+    Ok(())
+}
+
+impl Inners {
+    /// The container's first process, which has forked the holders.
+    fn first<'a>(
+        &self,
+        target: &'a mut Target,
+        init: &'a mut Option<Stub>,
+    ) -> Result<&'a mut Stub> {
+        match init {
+            Some(init) => Ok(init),
+            None => Ok(&mut target.process(self.root)?.leader),
+        }
+    }
+
+    /// Our pid of a process in a namespace, as long as its holder is there.
+    pub fn pid(&self, id: NsId) -> Option<kernel::Pid> {
+        self.holders.get(&id).map(|holder| holder.stub.tid())
+    }
+
+    /// Brings a task, which is in the namespaces `now`, into its own.
+    fn join(&self, nested: &Nested, task: &Task, now: &[NsId], stub: &mut Stub) -> Result<()> {
+        for id in task.namespaces.iter().filter(|id| !now.contains(id)) {
+            if let (Some(holder), Some(inner)) = (self.holders.get(id), nested.get(*id)) {
+                let tid = holder.stub.tid();
+                go(stub, &Handle::of(tid, tid, kind(&inner.content))?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Forks a holder, by a pid that nothing of the tree has. Its end is no news to its parent.
+fn birth(
+    first: &mut Stub,
+    numbers: &mut Numbers,
+    free: &mut impl Iterator<Item = Pid>,
+) -> Result<Holder> {
+    let patience = Patience::new();
+    loop {
+        let inside = free.next().unwrap_or(300);
+        match numbers.birth(first, "fork the holder of a namespace", inside, 0, 0)? {
+            Born::Right(stub) => return Ok(Holder { stub, inside }),
+            Born::Other(other, stub) => {
+                stub.last_call(call::exit_group(0))?;
+                first.must(&format!("wait for {other}"), call::wait4(other))?;
+            }
+            Born::Taken => {}
+        }
+        patience.wait(inside)?;
+    }
+}
+
+/// Gives a namespace what is in it, by way of the process that has made it.
+fn fill(inner: &Inner, holder: kernel::Pid) -> Result<()> {
+    match &inner.content {
+        Content::Network { network } => network::restore(holder, network),
+        Content::Ipc { limits, queues } => {
+            within(holder, &[Namespace::Ipc], || ipc::restore(limits))??;
+            crate::ipc::restore(holder, queues)
+        }
+        Content::Uts { names } => within(holder, &[Namespace::Uts], || uts::restore(names))?,
+        Content::Pid { .. } | Content::Cgroup { .. } => Ok(()),
+        Content::Mount { .. } | Content::User { .. } | Content::Time { .. } => {
+            Err(Error::Refused(format!(
+                "the image has a {} namespace inside the container, which cannot be made yet",
+                kind(&inner.content).name()
+            )))
+        }
+    }
+}
+
+/// The children of each task will be in the pid namespace that they were to be in, where the next pid is a new one.
+fn children(nested: &Nested, target: &mut Target) -> Result<()> {
+    let mut inhabitants = BTreeMap::new();
+    for (pid, process) in &target.processes {
+        if let Some(inner) = nested.pids(*pid) {
+            inhabitants.entry(inner.id).or_insert(process.pid);
+        }
+    }
+    for inner in &nested.namespaces {
+        if let Content::Pid { last, .. } = &inner.content
+            && let Some(there) = inhabitants.get(&inner.id)
+        {
+            set_last_pid(*there, *last)?;
+        }
+    }
+    let root = target.root_pid;
+    for process in target.processes.values_mut() {
+        let leader = (process.inside, &mut process.leader);
+        let threads = process.threads.iter_mut().map(|(tid, stub)| (*tid, stub));
+        for (tid, stub) in [leader].into_iter().chain(threads) {
+            let there = match nested.task(tid).and_then(|task| task.pids_for_children) {
+                None => continue,
+                Some(Children::New) => {
+                    stub.must("make a pid namespace", call::unshare(Kind::Pid))?;
+                    continue;
+                }
+                Some(Children::Container) => Some(&root),
+                Some(Children::Inner(id)) => inhabitants.get(&id),
+            };
+            let there = there.ok_or_else(|| {
+                Error::Refused(format!(
+                    "the children of task {tid} are to be in a pid namespace that nobody is in"
+                ))
+            })?;
+            go(stub, &Handle::of(*there, *there, Kind::Pid)?)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,350 @@
+//! Which tasks are in which namespaces.
+
+use crate::namespaces::{cgroup, ipc, network, time, user, uts};
+use crate::{Blocker, Error, Result};
+use image::ids;
+use image::ids::NsId;
+use image::namespaces::nested::{Children, Content, Inner, Nested, Task};
+use image::namespaces::network::LinkKind;
+use kernel::Pid;
+use kernel::namespaces::{Kind, identity_in, last_pid};
+use kernel::nsfs::Handle;
+use kernel::proc::{Proc, status};
+use std::collections::{BTreeMap, HashMap};
+
+/// A task: our pids of its process and of itself.
+type Tid = (Pid, Pid);
+
+/// What has been seen so far.
+struct Walk {
+    root: Pid,
+    /// Those of the container's root process.
+    of_root: HashMap<Kind, u64>,
+    known: HashMap<(Kind, u64), NsId>,
+    found: Vec<Found>,
+    tasks: Vec<(Tid, Membership)>,
+    blockers: Vec<Blocker>,
+}
+
+/// A namespace that is not the container's.
+struct Found {
+    id: NsId,
+    handle: Handle,
+    owner: Option<NsId>,
+    parent: Option<NsId>,
+    /// A task in it, or (time) whose children will be.
+    task: Option<Tid>,
+}
+
+/// Where a task is.
+#[derive(Debug, Default, PartialEq)]
+struct Membership {
+    namespaces: Vec<NsId>,
+    pids_for_children: Option<Children>,
+    clocks_for_children: Option<Children>,
+}
+
+impl Walk {
+    fn new(root: Pid) -> Result<Self> {
+        let mut of_root = HashMap::new();
+        for kind in Kind::ALL {
+            of_root.insert(kind, kernel::namespaces::identity(root, kind)?);
+        }
+        Ok(Walk {
+            root,
+            of_root,
+            known: HashMap::new(),
+            found: Vec::new(),
+            tasks: Vec::new(),
+            blockers: Vec::new(),
+        })
+    }
+
+    fn block(&mut self, pid: Pid, place: impl Into<String>, what: impl Into<String>, remedy: &str) {
+        self.blockers.push(Blocker {
+            pid,
+            place: place.into(),
+            what: what.into(),
+            remedy: remedy.into(),
+        });
+    }
+
+    /// Looks at one task; an error where it is gone.
+    fn task(&mut self, tid: Tid) -> Result<()> {
+        let mut member = Membership::default();
+        let (mut pids, mut clocks) = (0, 0);
+        for kind in Kind::ALL {
+            let inode = identity_in(tid, kind.name())?;
+            let Some(inode) = inode else { continue };
+            match kind {
+                Kind::Pid => pids = inode,
+                Kind::Time => clocks = inode,
+                _ => {}
+            }
+            if self.of_root.get(&kind) != Some(&inode) {
+                let mut handle = || Handle::of(tid.0, tid.1, kind);
+                let id = self.id((kind, inode), &mut handle, Some(tid))?;
+                member.namespaces.extend(id);
+            }
+        }
+        member.pids_for_children = self.children(tid, Kind::Pid, pids)?;
+        member.clocks_for_children = self.children(tid, Kind::Time, clocks)?;
+        if member != Membership::default() {
+            self.tasks.push((tid, member));
+        }
+        Ok(())
+    }
+
+    fn children(&mut self, tid: Tid, kind: Kind, own: u64) -> Result<Option<Children>> {
+        let inode = identity_in(tid, &format!("{}_for_children", kind.name()))?;
+        let Some(inode) = inode else {
+            return Ok(Some(Children::New));
+        };
+        if inode == own {
+            return Ok(None);
+        }
+        if self.of_root.get(&kind) == Some(&inode) {
+            return Ok(Some(Children::Container));
+        }
+        let gone = || kernel::Error::Gone { pid: tid.1 };
+        let mut handle = || Handle::for_children(tid.0, tid.1, kind)?.ok_or_else(gone);
+        // The offsets that a task shows are those of its children.
+        let task = (kind == Kind::Time).then_some(tid);
+        let found = self.id((kind, inode), &mut handle, task)?;
+        Ok(found.map(Children::Inner))
+    }
+
+    /// What the record calls a namespace, whose owner and parent are met before it; none: the container's.
+    fn id(
+        &mut self,
+        key: (Kind, u64),
+        handle: &mut dyn FnMut() -> kernel::Result<Handle>,
+        task: Option<Tid>,
+    ) -> Result<Option<NsId>> {
+        if self.of_root.get(&key.0) == Some(&key.1) {
+            return Ok(None);
+        }
+        if let Some(id) = self.known.get(&key) {
+            let found = self.found.iter_mut().find(|found| found.id == *id);
+            if let (Some(found), Some(_)) = (found, task) {
+                // The leader of a process, rather than another thread.
+                let leads = |tid: &Tid| tid.0 == tid.1;
+                let better = found.task.is_none_or(|had| !leads(&had))
+                    || task.as_ref().is_some_and(leads)
+                        && found.task.is_none_or(|had| !leads(&had));
+                if better {
+                    found.task = task;
+                }
+            }
+            return Ok(Some(*id));
+        }
+        let handle = handle()?;
+        let (owner, parent) = match key.0 {
+            Kind::User => (handle.parent()?, None),
+            Kind::Pid => (handle.owner()?, handle.parent()?),
+            _ => (handle.owner()?, None),
+        };
+        let mut around = |handle: Option<Handle>| -> Result<Option<NsId>> {
+            match handle {
+                Some(handle) => {
+                    let key = (handle.kind(), handle.inode());
+                    let mut handle = Some(handle);
+                    let gone = || kernel::Error::Gone { pid: 0 };
+                    self.id(key, &mut || handle.take().ok_or_else(gone), None)
+                }
+                None => Ok(None),
+            }
+        };
+        let (owner, parent) = (around(owner)?, around(parent)?);
+        let id = NsId(self.found.len() as u32 + 1);
+        self.known.insert(key, id);
+        self.found.push(Found {
+            id,
+            handle,
+            owner,
+            parent,
+            task,
+        });
+        Ok(Some(id))
+    }
+
+    /// What of it all cannot be made again.
+    fn judge(&mut self) -> Result<()> {
+        let root = self.root;
+        for i in 0..self.found.len() {
+            let Some(found) = self.found.get(i) else {
+                continue;
+            };
+            let (kind, task, inode) = (found.handle.kind(), found.task, found.handle.inode());
+            let Some((pid, tid)) = task else {
+                let what = format!("a {} namespace ({inode}) that no task is in", kind.name());
+                let remedy = "end what holds it: the process whose children were to be in it";
+                self.block(root, "", what, remedy);
+                continue;
+            };
+            let who = match pid == tid {
+                true => String::new(),
+                false => format!("thread {tid}"),
+            };
+            match kind {
+                Kind::User | Kind::Mount | Kind::Time => {
+                    let what = format!(
+                        "a {} namespace other than that of the container's root process {root}",
+                        kind.name()
+                    );
+                    let remedy = format!("take the tree that begins there: pid:{pid}");
+                    self.block(pid, who, what, &remedy);
+                }
+                Kind::Network => {
+                    self.blockers.extend(network::blockers(tid)?);
+                    let record = network::dump(tid)?;
+                    for link in record.links {
+                        if link.kind != LinkKind::Loopback {
+                            let place = format!("network link {}", link.name);
+                            let what = "a link of a network namespace inside the container";
+                            self.block(pid, place, what, "remove it");
+                        }
+                    }
+                }
+                Kind::Ipc => {
+                    self.blockers.extend(ipc::blockers(tid)?);
+                    self.blockers.extend(crate::ipc::blockers(tid)?);
+                }
+                Kind::Pid | Kind::Uts | Kind::Cgroup => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&self, found: &Found, task: Tid) -> Result<Content> {
+        let tid = task.1;
+        Ok(match found.handle.kind() {
+            Kind::Network => Content::Network {
+                network: network::dump(tid)?,
+            },
+            Kind::Pid => Content::Pid {
+                parent: found.parent,
+                last: last_pid(tid)?,
+            },
+            Kind::User => Content::User {
+                maps: user::dump(tid)?,
+            },
+            Kind::Ipc => Content::Ipc {
+                limits: ipc::dump(tid)?,
+                queues: crate::ipc::dump(tid)?,
+            },
+            Kind::Uts => Content::Uts {
+                names: uts::dump(tid)?,
+            },
+            Kind::Time => Content::Time {
+                offsets: time::dump(tid)?,
+            },
+            Kind::Cgroup => Content::Cgroup {
+                roots: cgroup::dump(),
+            },
+            Kind::Mount => {
+                return Err(Error::Refused(format!(
+                    "task {tid} has gone to a mount namespace of its own; try again"
+                )));
+            }
+        })
+    }
+}
+
+/// What stands in the way in the namespaces of these processes (our pids), which run.
+pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
+    let mut walk = Walk::new(root)?;
+    for &pid in processes {
+        for tid in Proc::process(pid).numbers("task").unwrap_or_default() {
+            // One that ended meanwhile is no obstacle.
+            let _ = walk.task((pid, tid));
+        }
+    }
+    walk.judge()?;
+    Ok(walk.blockers)
+}
+
+/// Takes those of a frozen container: `threads` are all of its tasks, `dead` its zombies, and `inside` tells their names.
+pub fn dump(
+    root: Pid,
+    threads: &[Tid],
+    dead: &[Pid],
+    inside: &HashMap<Pid, ids::Pid>,
+) -> Result<Nested> {
+    let mut walk = Walk::new(root)?;
+    for tid in threads {
+        walk.task(*tid)?;
+    }
+    if walk.found.is_empty() && walk.tasks.is_empty() {
+        return Ok(Nested::default());
+    }
+    walk.judge()?;
+    if !walk.blockers.is_empty() {
+        return Err(Error::Blocked(walk.blockers));
+    }
+    let namespaces = walk.found.iter().map(|found| {
+        let gone = || kernel::Error::Gone { pid: root };
+        Ok(Inner {
+            id: found.id,
+            owner: found.owner,
+            content: walk.content(found, found.task.ok_or_else(gone)?)?,
+        })
+    });
+    let namespaces = namespaces.collect::<Result<Vec<_>>>()?;
+    let tasks = walk.tasks.into_iter().map(|((_, tid), member)| {
+        let name = inside.get(&tid).copied();
+        Ok(Task {
+            tid: name.ok_or(kernel::Error::Gone { pid: tid })?,
+            namespaces: member.namespaces,
+            pids_for_children: member.pids_for_children,
+            clocks_for_children: member.clocks_for_children,
+        })
+    });
+    let tasks = tasks.collect::<Result<Vec<_>>>()?;
+    let depth = status::read(root)?.numbers("NSpid")?.len();
+    let dead = dead.iter().map(|pid| (*pid, *pid));
+    let mut names = BTreeMap::new();
+    for (pid, tid) in threads.iter().copied().chain(dead) {
+        let status = status::read_thread(pid, tid)?;
+        for key in ["NSpid", "NSpgid", "NSsid"] {
+            name(&mut names, &status.numbers(key)?, depth);
+        }
+    }
+    Ok(Nested {
+        namespaces,
+        tasks,
+        names,
+    })
+}
+
+/// Notes what namespaces below the container's, `depth` deep, call a task; a group or session has no name (0) in a
+/// namespace that its founder is not in.
+fn name(names: &mut BTreeMap<ids::Pid, Vec<ids::Pid>>, numbers: &[i64], depth: usize) {
+    let number = |n: &i64| ids::Pid::try_from(*n).unwrap_or(0);
+    let inner: Vec<ids::Pid> = numbers.iter().skip(depth).map(number).collect();
+    let inner: Vec<ids::Pid> = inner.into_iter().take_while(|n| *n > 0).collect();
+    let Some(outer) = depth.checked_sub(1).and_then(|at| numbers.get(at)) else {
+        return;
+    };
+    let known = names.entry(number(outer)).or_default();
+    if known.len() < inner.len() {
+        *known = inner;
+    }
+    if known.is_empty() {
+        names.remove(&number(outer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_has_no_name_where_its_founder_is_not() {
+        let mut names = BTreeMap::new();
+        name(&mut names, &[4711, 12, 1], 2);
+        name(&mut names, &[4700, 10, 0], 2);
+        name(&mut names, &[4712, 13, 2, 5], 2);
+        assert_eq!(names, BTreeMap::from([(12, vec![1]), (13, vec![2, 5])]));
+    }
+}
