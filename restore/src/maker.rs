@@ -115,6 +115,7 @@ fn engine_options(options: &Options, clocks: Option<Clocks>) -> Result<engine::O
         ("--rootfs", options.rootfs.is_some()),
         ("--pidns", options.pidns),
         ("--wait", options.wait),
+        ("--tty", options.tty),
     ];
     if let Some((option, _)) = native_only.iter().find(|(_, given)| *given) {
         return Err(Error::Refused(format!(

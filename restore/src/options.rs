@@ -104,6 +104,10 @@ pub struct Options {
     #[arg(short, long)]
     pub wait: bool,
 
+    /// Its terminal from outside is to be the one we are called from, which is needed; stay as with --wait
+    #[arg(long)]
+    pub tty: bool,
+
     /// Print name, engine, id, pid and addresses as JSON instead of the id
     #[arg(long)]
     pub json: bool,
@@ -114,6 +118,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether to stay until the container ends.
+    pub fn stays(&self) -> bool {
+        self.wait || self.tty
+    }
+
     /// What becomes of TCP connections with the outside.
     pub fn connections(&self, taken: Connections) -> Connections {
         match self.tcp {

@@ -16,7 +16,7 @@ use resources::sockets::tcp;
 use resources::vessel;
 use resources::{Blocker, Error};
 use serde::Serialize;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tool::{Exit, Failure, Progress, Stats};
@@ -25,7 +25,16 @@ use tool::{Exit, Failure, Progress, Stats};
 pub fn run(options: Options) -> anyhow::Result<Exit> {
     let start = Instant::now();
     let mut stats = Stats::new("restore");
-    if options.wait {
+    let at_terminal = std::io::stdin().is_terminal()
+        || std::io::stdout().is_terminal()
+        || std::io::stderr().is_terminal();
+    if options.tty && !at_terminal {
+        return Err(anyhow!(Failure::new(
+            Exit::Usage,
+            "--tty needs a terminal to be called from"
+        )));
+    }
+    if options.stays() {
         vessel::hold_signals().map_err(failure)?;
     }
     let progress = Progress::new(&options.common, "restore");
@@ -84,7 +93,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     stats.count("bytes", progress.bytes());
     progress.done();
     stats.write(options.common.stats.as_deref())?;
-    if options.wait {
+    if options.stays() {
         let status = match console {
             Some(console) => console.attend(running.first, running.pid),
             None => vessel::wait_and_forward(running.first, running.pid),

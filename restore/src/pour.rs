@@ -76,7 +76,7 @@ impl Pour {
         let vessel_pid = vessel.pid();
         let stdio = if vessel.engine() != Engine::Native {
             external::of(vessel_pid)?
-        } else if options.wait {
+        } else if options.stays() {
             Stdio::Ours
         } else {
             Stdio::Null

@@ -312,9 +312,10 @@ fn without_inodes(fdinfo: &str) -> String {
         .filter(|line| !gone.iter().any(|start| line.starts_with(start)))
         .map(|line| {
             // epoll and inotify lines name inodes and devices in the middle.
+            const PLACES: [&str; 3] = ["ino:", "sdev:", "f_handle:"];
             let words = line
                 .split_whitespace()
-                .filter(|w| !w.starts_with("ino:") && !w.starts_with("sdev:"));
+                .filter(|word| !PLACES.iter().any(|start| word.starts_with(start)));
             let line = words.collect::<Vec<_>>().join(" ");
             match line.strip_prefix("flags: ") {
                 Some(flags) => format!("flags: {}\n", lasting(flags)),

@@ -161,12 +161,17 @@ fn a_shell_comes_back_at_the_terminal_of_whoever_restores_it() {
     drop(screen);
     // Without a terminal it would be given up: said, and nothing is left.
     let refused = host.sh(&format!("restore -n lost --network none < {archive}"));
-    assert!(refused.stderr.contains("--wait"), "{}", refused.stderr);
-    for (name, words) in [("again", ""), ("named", "-n named --network none")] {
+    assert!(refused.stderr.contains("--tty"), "{}", refused.stderr);
+    host.sh(&format!("restore --tty < {archive} 2> /dev/null"))
+        .fails_with(2);
+    for (name, words) in [
+        ("again", "--wait"),
+        ("named", "--tty -n named --network none"),
+    ] {
         let (mut screen, _) = started(
             &host,
             name,
-            &format!("restore --wait {words} < {archive}; echo ended with $?"),
+            &format!("restore {words} < {archive}; echo ended with $?"),
         );
         screen.is_resized(40, 111);
         screen.types("echo $((x * 6)) $PWD $(tty)\r");

@@ -2,7 +2,7 @@
 
 use crate::error::{Named, check};
 use crate::{Error, Pid, Result};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// `TFD_TIMER_ABSTIME`.
 pub const TIMER_ABSTIME: u32 = libc::TFD_TIMER_ABSTIME as u32;
@@ -239,6 +239,57 @@ pub fn watch(fd: BorrowedFd, target: BorrowedFd, mask: u32, descriptor: i32) -> 
     Ok(())
 }
 
+/// Bytes of events that can be read from an inotify instance (`FIONREAD`).
+pub fn unread(fd: BorrowedFd) -> Result<u32> {
+    crate::pipe::unread(fd)
+}
+
+/// The most events that are caused to make an instance overflow: `/proc/sys/fs/inotify/max_queued_events` is 16384 unless
+/// raised.
+const MOST_EVENTS: usize = 1 << 22;
+
+/// Has an inotify instance without watches tell its program that events were lost (`IN_Q_OVERFLOW`): its queue is filled by
+/// a file of ours until the kernel says so, and emptied of all else.
+pub fn overflow(fd: BorrowedFd) -> Result<()> {
+    let file = crate::descriptor::memfd(c"inotify")?;
+    let path = format!("/proc/thread-self/fd/{}\0", file.as_raw_fd());
+    let mask = libc::IN_MODIFY | libc::IN_ATTRIB;
+    // SAFETY: `path` ends with NUL and outlives the call.
+    let added = unsafe { libc::inotify_add_watch(fd.as_raw_fd(), path.as_ptr().cast(), mask) };
+    let watch = check(added.into(), || "watch a file of ours".into())? as i32;
+    let (mut before, mut caused) = (0, 0);
+    loop {
+        // Two kinds in turn: equal neighbours are made one.
+        for _ in 0..1024 {
+            crate::descriptor::chmod(file.as_fd(), 0o600)?;
+            crate::descriptor::truncate(file.as_fd(), 0)?;
+        }
+        caused += 2048;
+        let now = unread(fd)?;
+        if now == before || caused > MOST_EVENTS {
+            break;
+        }
+        before = now;
+    }
+    // While the queue is full the end of the watch is not told either.
+    // SAFETY: numbers only.
+    let removed = unsafe { libc::inotify_rm_watch(fd.as_raw_fd(), watch) };
+    check(removed.into(), || "end a watch of ours".into())?;
+    let mut left = (unread(fd)? as usize).saturating_sub(EVENT);
+    let mut bytes = vec![0; EVENT * 1024];
+    while left > 0 {
+        let length = left.min(bytes.len());
+        let part = bytes.get_mut(..length).unwrap_or_default();
+        left -= nix::unistd::read(fd, part)
+            .named(|| "empty an inotify".into())?
+            .min(left);
+    }
+    Ok(())
+}
+
+/// `sizeof(struct inotify_event)`: an event without a name.
+const EVENT: usize = size_of::<libc::inotify_event>();
+
 /// A process descriptor as a program has one; `thread` for `PIDFD_THREAD` (pidfd_open(2)).
 pub fn pidfd(pid: Pid, thread: bool) -> Result<OwnedFd> {
     let flags = if thread { PIDFD_THREAD } else { 0 };
@@ -251,26 +302,92 @@ pub fn pidfd(pid: Pid, thread: bool) -> Result<OwnedFd> {
     }
 }
 
-/// A process descriptor of a process that is dead and was waited for.
-pub fn pidfd_of_the_dead() -> Result<OwnedFd> {
-    // SAFETY: the child makes no call but _exit, which is safe after fork in a program with threads.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        // SAFETY: ends the child at once.
-        unsafe { libc::_exit(0) };
+/// `struct pidfd_info` as of Linux 6.15, and what is asked of it (include/uapi/linux/pidfd.h).
+#[repr(C)]
+struct Info {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+const PIDFD_GET_INFO: libc::c_ulong = 0xc040_ff0b;
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// The wait status of a process that was waited for, by a descriptor of it; kernels before 6.15 do not keep it.
+pub fn exit_status(pidfd: BorrowedFd) -> Option<i32> {
+    let mut info = Info {
+        mask: PIDFD_INFO_EXIT,
+        cgroup: 0,
+        ids: [0; 11],
+        exit_code: 0,
+    };
+    // SAFETY: the request's number holds the size of `Info`, which the kernel fills and which outlives the call.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+}
+
+/// A process that is dead. Process descriptors of it can be made as long as this lives; then it is waited for.
+#[derive(Debug)]
+pub struct Dead(Pid);
+
+impl Dead {
+    /// One with this wait status, in the pid namespace of process `near`.
+    pub fn with(status: i32, near: Pid) -> Result<Self> {
+        let what = || format!("enter the pid namespace of process {near}");
+        let namespace = std::fs::File::open(format!("/proc/{near}/ns/pid")).named(what)?;
+        let own = std::fs::File::open("/proc/self/ns/pid").named(what)?;
+        let inode = |file: &std::fs::File| crate::descriptor::stat(file.as_fd()).map(|s| s.inode);
+        if inode(&namespace)? == inode(&own)? {
+            return Dead::fork(status);
+        }
+        // It counts for the children of a thread (setns(2)), so that one of its own is taken.
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWPID).named(what)?;
+                Dead::fork(status)
+            });
+            match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
-    let child = check(child.into(), || "fork".into())? as Pid;
-    let held = pidfd(child, false);
-    nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None)
-        .named(|| format!("wait for {child}"))?;
-    held
+
+    fn fork(status: i32) -> Result<Self> {
+        let signal = status & 0x7f;
+        // SAFETY: the child makes none but the calls below, which are all safe after fork in a program with threads.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: numbers only but for the limit, which is the child's own; each of the calls ends the child or is
+            // without effect on anybody else. No core file is written for a death that is only repeated.
+            unsafe {
+                libc::prctl(libc::PR_SET_DUMPABLE, 0);
+                if signal != 0 {
+                    libc::signal(signal, libc::SIG_DFL);
+                    libc::kill(libc::getpid(), signal);
+                }
+                libc::_exit(status >> 8 & 0xff);
+            }
+        }
+        Ok(Dead(check(child.into(), || "fork".into())? as Pid))
+    }
+
+    /// A descriptor of it; `thread` for `PIDFD_THREAD`.
+    pub fn pidfd(&self, thread: bool) -> Result<OwnedFd> {
+        pidfd(self.0, thread)
+    }
+}
+
+impl Drop for Dead {
+    fn drop(&mut self) {
+        let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(self.0), None);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::proc::fdinfo;
-    use std::os::fd::AsFd;
 
     fn fdinfo(fd: &OwnedFd) -> fdinfo::FdInfo {
         let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
@@ -342,13 +459,34 @@ mod tests {
     }
 
     #[test]
+    fn an_overflow_is_all_there_is_to_read() {
+        let fd = inotify().unwrap();
+        overflow(fd.as_fd()).unwrap();
+        let mut bytes = [0; 4 * EVENT];
+        assert_eq!(nix::unistd::read(&fd, &mut bytes), Ok(EVENT));
+        assert_eq!(bytes[..4], (-1i32).to_ne_bytes());
+        assert_eq!(bytes[4..8], libc::IN_Q_OVERFLOW.to_ne_bytes());
+        assert_eq!(unread(fd.as_fd()).unwrap(), 0);
+        assert!(fdinfo(&fd).inotify().unwrap().is_empty());
+    }
+
+    #[test]
     fn the_living_and_the_dead_are_held() {
         let me = std::process::id() as Pid;
         assert_eq!(
             fdinfo(&pidfd(me, false).unwrap()).pidfd().unwrap(),
             Some(me)
         );
-        assert_eq!(fdinfo(&pidfd_of_the_dead().unwrap()).pidfd().unwrap(), None);
+        for status in [0, 7 << 8, libc::SIGTERM] {
+            let dead = Dead::with(status, std::process::id() as Pid).unwrap();
+            let held = [dead.pidfd(false).unwrap(), dead.pidfd(false).unwrap()];
+            drop(dead);
+            for held in held {
+                assert_eq!(fdinfo(&held).pidfd().unwrap(), None);
+                let found = exit_status(held.as_fd());
+                assert!(found.is_none_or(|found| found == status), "{found:?}");
+            }
+        }
         let mask = signalfd(0x202).unwrap();
         assert_eq!(fdinfo(&mask).signalfd().unwrap(), 0x202);
     }

@@ -34,6 +34,18 @@ pub struct Space {
     pub coredump_filter: u32,
     /// Transparent huge pages are off for all of it (`PR_SET_THP_DISABLE`).
     pub thp_disabled: bool,
+    /// Areas to come will be locked (mlockall(2), `MCL_FUTURE`), and how; absent where they will not.
+    pub future_locks: Option<FutureLocks>,
+}
+
+/// How areas to come are locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FutureLocks {
+    /// With all of their pages, at once.
+    AtOnce,
+    /// Page by page, when they are touched first (`MCL_ONFAULT`).
+    OnFault,
 }
 
 impl Space {

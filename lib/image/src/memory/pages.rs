@@ -115,6 +115,7 @@ mod tests {
             vdso: Bytes::default(),
             coredump_filter: 0x33,
             thp_disabled: false,
+            future_locks: None,
         }
     }
 

@@ -87,6 +87,12 @@ impl<'a> Collector<'a> {
         Ok(id)
     }
 
+    /// An open file description of this device and inode.
+    pub(crate) fn open_on(&self, key: (u64, u64)) -> Option<FileId> {
+        let list = self.known.get(&key)?;
+        list.first().map(|(_, id)| *id)
+    }
+
     /// One that was found in flight, in a socket's queue: a descriptor of ours, which is kept.
     pub fn in_flight(&mut self, fd: OwnedFd) -> Result<FileId> {
         let holder = Holder {

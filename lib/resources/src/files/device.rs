@@ -41,6 +41,7 @@ pub(crate) fn restore(record: &Device, flags: u32, root: &Root) -> Result<OwnedF
         (1, 7) => "/dev/full",
         (1, 8) => "/dev/random",
         (1, 9) => "/dev/urandom",
+        (1, 11) => "/dev/kmsg",
         _ => "",
     };
     if !record.outside || !is(&host, Path::new(usual)) {

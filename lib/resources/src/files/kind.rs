@@ -1,9 +1,12 @@
 //! Which room a descriptor belongs to, and which ones have no room: decided in one place, before freezing and after.
 
 use super::borrowed::Seen;
+use super::inotify;
 use super::surroundings::Surroundings;
 use image::files::external::Stream;
-use kernel::descriptor::{O_PATH, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFREG, S_IFSOCK};
+use kernel::descriptor::{
+    O_ACCMODE, O_PATH, O_WRONLY, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFREG, S_IFSOCK,
+};
 
 /// The rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +113,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
 pub(crate) fn kind(file: &Seen, around: &Surroundings) -> Result<Kind, Obstacle> {
     let shown = file.link.to_string();
     if file.flags() & O_PATH != 0 && shown.starts_with('/') {
-        return around.reachable(file).map(|()| Kind::Opath);
+        return place(file, &shown, around);
     }
     if !shown.starts_with('/') {
         return nameless(file, &shown, around);
@@ -131,6 +134,22 @@ pub(crate) fn kind(file: &Seen, around: &Surroundings) -> Result<Kind, Obstacle>
     }
 }
 
+/// What is open as a place only. Of what has no name any more, the thing itself has to travel.
+fn place(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obstacle> {
+    if !shown.ends_with(" (deleted)") || file.stat.links > 0 {
+        return around.reachable(file).map(|()| Kind::Opath);
+    }
+    match file.stat.format() {
+        S_IFREG if around.is_memfd(file) => Ok(Kind::Memfd),
+        S_IFREG => Ok(Kind::Deleted),
+        S_IFDIR => Ok(Kind::Directory),
+        _ => Err(obstacle(
+            format!("{shown}, open as a place only (O_PATH)"),
+            "close it first",
+        )),
+    }
+}
+
 fn nameless(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obstacle> {
     if shown.starts_with("pipe:[") {
         return pipe(file, around);
@@ -139,8 +158,10 @@ fn nameless(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obs
         return Ok(Kind::Socket);
     }
     if let Some((_, kind)) = NAMELESS.iter().find(|(link, _)| shown == *link) {
-        if *kind == Kind::Pidfd {
-            around.own_process(file)?;
+        match kind {
+            Kind::Pidfd => around.own_process(file)?,
+            Kind::Inotify => inotify::judge(file, around)?,
+            _ => (),
         }
         return Ok(kind.clone());
     }
@@ -232,6 +253,8 @@ fn directory(file: &Seen, around: &Surroundings) -> Result<Kind, Obstacle> {
 
 /// Character devices without state (drivers/char/mem.c, random.c): null, zero, full, random, urandom.
 const STATELESS: [(u32, u32); 5] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)];
+/// `/dev/kmsg`, which has a place for each who reads it, and none for who only writes.
+const KMSG: (u32, u32) = (1, 11);
 
 /// Whether a device number is a terminal's: virtual consoles and serial lines, `/dev/tty` and `/dev/console`, Unix98
 /// pseudoterminals (Documentation/admin-guide/devices.txt).
@@ -241,7 +264,8 @@ pub(crate) fn is_terminal(node: (u32, u32)) -> bool {
 
 fn device(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obstacle> {
     let node = file.stat.node;
-    if STATELESS.contains(&node) {
+    let writes_only = file.flags() & O_ACCMODE == O_WRONLY;
+    if STATELESS.contains(&node) || (node == KMSG && writes_only) {
         return Ok(Kind::Device);
     }
     if is_terminal(node) {

@@ -7,7 +7,7 @@ use super::surroundings::Surroundings;
 use crate::{Error, Result, Target};
 use image::files::memfd::{Memfd, Open};
 use image::path::Name;
-use kernel::descriptor;
+use kernel::descriptor::{self, O_RDONLY};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -23,7 +23,8 @@ pub(crate) fn dump(file: &Borrowed, collector: &mut Collector) -> Result<Open> {
             mode: file.stat.permissions(),
             uid: file.stat.uid,
             gid: file.stat.gid,
-            seals: descriptor::seals(file.fd.as_fd())? as u32,
+            seals: descriptor::seals(descriptor::reopen(file.fd.as_fd(), O_RDONLY)?.as_fd())?
+                as u32,
             contents: contents::dump(file.fd.as_fd(), file.stat.size, collector)?,
         };
         collector.record.memfds.push(record);

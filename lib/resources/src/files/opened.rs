@@ -100,6 +100,7 @@ struct Maker<'a> {
     given: HashSet<SharedId>,
     ends: HashMap<PipeId, pipe::Ends>,
     fifos: HashMap<PipeId, OwnedFd>,
+    graves: pidfd::Graves,
 }
 
 /// Makes all open files on our side, into `target.files`, and nameless ones into `target.objects`. The terminals are those
@@ -120,6 +121,7 @@ pub fn open(
         given: HashSet::new(),
         ends: HashMap::new(),
         fifos: HashMap::new(),
+        graves: HashMap::new(),
     };
     maker.objects(target)?;
     let sockets: Vec<(FileId, &Socket)> = record.files.iter().filter_map(socket).collect();
@@ -197,7 +199,7 @@ impl Maker<'_> {
             File::Signalfd(signalfd) => signalfd::restore(signalfd),
             File::Inotify(inotify) => inotify::restore(inotify),
             File::Mqueue(queue) => mqueue::restore(queue, flags, target.root_pid),
-            File::Pidfd(pidfd) => pidfd::restore(pidfd, flags, target),
+            File::Pidfd(record) => pidfd::restore(record, flags, target, &mut self.graves),
             File::Procfile(procfile) => procfile::restore(procfile, flags, root),
             File::Tty(tty) => self.terminals.open(tty, flags, root, target),
             File::External(external) => external::restore(external, flags, self.stdio),
@@ -344,11 +346,12 @@ impl Opened {
         for memfd in &self.record.memfds {
             memfd::resume(memfd, target)?;
         }
+        pidfd::resume(&self.record.files, &self.tables, target)?;
         epoll::resume(&self.record, &self.tables, target)?;
         for file in &self.record.files {
             let fd = target.file(file.id)?.as_fd();
             match &file.file {
-                File::Inotify(record) => inotify::resume(record, fd, &self.root)?,
+                File::Inotify(record) => inotify::resume(record, fd, &self.root, target)?,
                 File::Timerfd(record) => timerfd::resume(record, fd)?,
                 _ => (),
             }

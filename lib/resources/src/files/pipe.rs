@@ -26,9 +26,8 @@ pub(crate) fn dump(file: &Borrowed, collector: &mut Collector) -> Result<End> {
 /// Takes the pipe itself.
 pub(crate) fn contents(id: PipeId, file: &Borrowed, collector: &mut Collector) -> Result<Pipe> {
     let found = pipe::peek(file.fd.as_fd())?;
-    let packets = collector
-        .around
-        .has_packets(file)
+    // Packets stay packets when all who wrote them are gone.
+    let packets = (found.len() > 1 || collector.around.has_packets(file))
         .then(|| found.iter().map(|p| p.len() as u32).collect());
     let bytes = found.concat();
     Ok(Pipe {

@@ -4,7 +4,7 @@ use super::borrowed::Borrowed;
 use super::collect::Collector;
 use crate::{Error, Result};
 use image::files::regular::Regular;
-use kernel::descriptor::{O_APPEND, S_IFREG};
+use kernel::descriptor::{O_APPEND, O_ASYNC, S_IFREG};
 use kernel::open::Root;
 use std::os::fd::OwnedFd;
 
@@ -34,5 +34,6 @@ pub(crate) fn restore(record: &Regular, flags: u32, position: u64, root: &Root) 
             record.path, record.size
         )));
     }
-    Ok(root.open(path, super::reopening(flags))?)
+    // What no driver asks for is not set by F_SETFL: it stays as it was opened.
+    Ok(root.open(path, super::reopening(flags) | flags as i32 & O_ASYNC)?)
 }

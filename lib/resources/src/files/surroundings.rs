@@ -33,6 +33,8 @@ pub(crate) struct Surroundings {
     processes: HashSet<kernel::Pid>,
     pipes: HashMap<(u64, u64), Ends>,
     standard: HashMap<(u64, u64), Stream>,
+    /// What is open, by device and inode.
+    open: HashSet<(u64, u64)>,
     /// Which side of which terminal each descriptor is.
     pub terminals: Sides,
 }
@@ -68,6 +70,7 @@ impl Surroundings {
             processes: pids.iter().copied().collect(),
             pipes: HashMap::new(),
             standard: HashMap::new(),
+            open: HashSet::new(),
             terminals: Sides::default(),
         })
     }
@@ -75,6 +78,7 @@ impl Surroundings {
     /// Takes note of a descriptor; all must have been seen before one is judged.
     pub fn note(&mut self, file: &Borrowed) -> Result<()> {
         let key = file.key();
+        self.open.insert(key);
         if file.link.0.starts_with(b"pipe:[") {
             let (reads, writes) = file.access();
             let ends = self.pipes.entry(key).or_default();
@@ -98,6 +102,11 @@ impl Surroundings {
         }
         let path = self.inside(&file.link);
         self.terminals.note(file, &self.root, path.as_ref())
+    }
+
+    /// Whether something of this device and inode is open.
+    pub fn is_open(&self, key: (u64, u64)) -> bool {
+        self.open.contains(&key)
     }
 
     /// Whether any writer of this pipe writes packets.

@@ -1,6 +1,7 @@
 //! Areas: taken from `/proc/PID/smaps`, mapped again by calls in the process being rebuilt.
 
 use super::huge;
+use super::locks;
 use super::mapped::{self, Files, Mapped, Sight};
 use super::shared::Inodes;
 
@@ -453,6 +454,7 @@ pub fn protect(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
         let disable = Call::new(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 1]);
         process.leader.must("turn huge pages off", disable)?;
     }
+    locks::restore(process, space.future_locks)?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ pub mod areas;
 mod executable;
 pub mod fields;
 mod huge;
+mod locks;
 pub mod mapped;
 pub mod pages;
 pub mod shared;
@@ -95,6 +96,7 @@ pub fn dump(
         vdso: vdso::dump(pid, &shown)?.into(),
         coredump_filter: coredump_filter(&process.proc)?,
         thp_disabled: thp_disabled(pid)?,
+        future_locks: locks::dump(process)?,
     };
     Ok((space, layout))
 }

@@ -201,7 +201,7 @@ impl Terminals {
             Stdio::Null | Stdio::Ours if terminal.session.is_some() && ours.is_none() => {
                 return Err(Error::Refused(
                     "the container has a terminal whose other side was outside, and here is none for it: restore it \
-                     from a terminal with --wait, or into an engine"
+                     from a terminal with --tty, or into an engine"
                         .into(),
                 ));
             }

@@ -3,6 +3,7 @@
 
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat, umask};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 use subject::Stage;
@@ -20,6 +21,9 @@ fn main() -> ExitCode {
     let removed = open(&stage.path("removed"), OFlag::O_DIRECTORY, none).expect("open");
     std::fs::remove_dir(stage.path("removed")).expect("rmdir");
     let place = open(&here.join("file"), OFlag::O_PATH, none).expect("O_PATH");
+    std::fs::write(stage.path("gone"), b"was here").expect("write");
+    let gone = open(&stage.path("gone"), OFlag::O_PATH, none).expect("O_PATH");
+    std::fs::remove_file(stage.path("gone")).expect("unlink");
     let link = OFlag::O_PATH | OFlag::O_NOFOLLOW;
     let link = open(&here.join("link"), link, none).expect("O_PATH of a link");
     std::env::set_current_dir(here.join("inner")).expect("chdir");
@@ -65,6 +69,12 @@ fn main() -> ExitCode {
         "a place cannot be read",
         Err(nix::errno::Errno::EBADF),
         nix::unistd::read(&place, &mut [0]),
+    );
+    let through = format!("/proc/self/fd/{}", gone.as_raw_fd());
+    stage.same(
+        "what is behind a place without a name",
+        Ok("was here".to_owned()),
+        std::fs::read_to_string(through).map_err(|e| e.kind()),
     );
     let is_link = fstat(&link).map(|s| s.st_mode & libc::S_IFMT == libc::S_IFLNK);
     stage.same("the link itself", Ok(true), is_link);

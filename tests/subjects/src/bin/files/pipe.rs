@@ -47,6 +47,13 @@ fn main() -> ExitCode {
         write(&packets_in, packet).expect("write");
     }
 
+    // Also when nobody writes any more.
+    let (left_out, left_in) = pipe2(OFlag::O_DIRECT).expect("pipe");
+    for packet in [&b"first"[..], b"second"] {
+        write(&left_in, packet).expect("write");
+    }
+    drop(left_in);
+
     // A child sits in a blocking read of one pipe and answers in the other.
     let (question_out, question_in) = pipe().expect("pipe");
     let (answer_out, answer_in) = pipe().expect("pipe");
@@ -93,6 +100,11 @@ fn main() -> ExitCode {
         let mut space = [0; 64];
         let count = read(&packets_out, &mut space).expect("read a packet");
         stage.same("a packet", packet, &space[..count]);
+    }
+    for packet in [&b"first"[..], b"second", b""] {
+        let mut space = [0; 64];
+        let count = read(&left_out, &mut space).expect("read a packet");
+        stage.same("a packet that was left", packet, &space[..count]);
     }
     write(&question_in, b"s").expect("write");
     stage.same("the answer", b"heard".to_vec(), drain(&answer_out, 5));
