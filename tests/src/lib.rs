@@ -13,6 +13,7 @@ pub mod program;
 pub mod screen;
 pub mod state;
 pub mod traces;
+pub mod world;
 
 pub use crossing::{Restored, Way};
 pub use docker::{Docker, busybox};
@@ -22,6 +23,7 @@ pub use program::Program;
 pub use screen::Screen;
 pub use state::State;
 pub use traces::Traces;
+pub use world::World;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

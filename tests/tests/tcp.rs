@@ -1,45 +1,10 @@
 //! TCP connections that live while the container at one of their ends moves: a third host talks to it all the time.
 #![forbid(unsafe_code)]
 
-use ferry_tests::{Host, LONG, Program, Restored, programs, until};
+use ferry_tests::{Host, LONG, Program, Restored, World, programs, until};
 use std::path::Path;
 
 const PORT: u16 = 9000;
-const NETWORK: &str = "10.213.64.0/20";
-
-/// Two hosts, and a third with a cable to each, that reaches containers by way of whichever it is told.
-struct World {
-    hosts: [Host; 2],
-    client: Host,
-}
-
-impl World {
-    fn new() -> Self {
-        let world = World {
-            hosts: [Host::new("alder"), Host::new("birch")],
-            client: Host::new("cedar"),
-        };
-        for (i, host) in world.hosts.iter().enumerate() {
-            world.client.cable(host, &format!("wire{i}"), 4 * i as u8);
-            let client = 4 * i + 1;
-            host.sh(&format!(
-                "sysctl -qw net.ipv4.ip_forward=1 && ip route add 198.51.100.0/24 via 198.51.100.{client}"
-            ))
-            .ok();
-        }
-        world
-    }
-
-    /// The containers' addresses are on this host from now on.
-    fn lead_to(&self, host: usize) {
-        let gateway = 4 * host + 2;
-        self.client
-            .sh(&format!(
-                "ip route replace {NETWORK} via 198.51.100.{gateway}"
-            ))
-            .ok();
-    }
-}
 
 fn ledger(words: &str) -> String {
     let program = programs().join("ledger.py");
@@ -113,24 +78,7 @@ fn a_client_that_never_stops_talking_follows_its_server_through_moves() {
     let mut at = 0;
     for _ in 0..10 {
         answered_more(&output);
-        let there = 1 - at;
-        let file = world.client.path("ledger.ckpt").display().to_string();
-        world.hosts[at]
-            .sh(&format!(
-                "checkpoint --tcp established native:ledger | pack > {file}"
-            ))
-            .ok();
-        let report = world.hosts[there]
-            .sh(&format!(
-                "restore --json -n ledger --tcp established < {file}"
-            ))
-            .ok();
-        assert_eq!(
-            Restored::read(&report).addresses,
-            std::slice::from_ref(&address)
-        );
-        world.lead_to(there);
-        at = there;
+        at = world.moved("ledger", &address, at).0;
     }
     answered_more(&output);
     std::fs::write(world.client.path("enough"), b"").expect("tell the client");
