@@ -29,17 +29,79 @@ pub fn file(first: (Pid, RawFd), second: (Pid, RawFd)) -> Result<Ordering> {
 
 /// Whether two tasks share their memory.
 pub fn same_memory(first: Pid, second: Pid) -> Result<bool> {
-    Ok(kcmp((first, second), VM, 0, 0)?.is_eq())
+    Ok(Kind::Memory.order(first, second)?.is_eq())
 }
 
 /// Whether two tasks share a descriptor table.
 pub fn same_table(first: Pid, second: Pid) -> Result<bool> {
-    Ok(kcmp((first, second), FILES, 0, 0)?.is_eq())
+    Ok(Kind::Table.order(first, second)?.is_eq())
 }
 
 /// Whether two tasks share working directory, root and umask.
 pub fn same_fs(first: Pid, second: Pid) -> Result<bool> {
-    Ok(kcmp((first, second), FS, 0, 0)?.is_eq())
+    Ok(Kind::Fs.order(first, second)?.is_eq())
+}
+
+/// What tasks may share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Memory.
+    Memory,
+    /// The descriptor table.
+    Table,
+    /// Working directory, root and umask.
+    Fs,
+}
+
+impl Kind {
+    fn order(self, first: Pid, second: Pid) -> Result<Ordering> {
+        let kind = match self {
+            Kind::Memory => VM,
+            Kind::Table => FILES,
+            Kind::Fs => FS,
+        };
+        kcmp((first, second), kind, 0, 0)
+    }
+}
+
+/// Tasks, one for each object that they share among them: many are told apart by sorting, not each with each.
+#[derive(Debug)]
+pub struct Sharers {
+    kind: Kind,
+    /// In the kernel's order.
+    known: Vec<Pid>,
+}
+
+impl Sharers {
+    /// Nobody yet.
+    pub fn of(kind: Kind) -> Self {
+        Sharers {
+            kind,
+            known: Vec::new(),
+        }
+    }
+
+    /// The task met before that shares with this one; `None` where it is the first. Tasks may end meanwhile.
+    pub fn meet(&mut self, pid: Pid) -> Result<Option<Pid>> {
+        let (mut low, mut high) = (0, self.known.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.kind.order(self.known[middle], pid) {
+                Ok(Ordering::Equal) => return Ok(Some(self.known[middle])),
+                Ok(Ordering::Less) => low = middle + 1,
+                Ok(Ordering::Greater) => high = middle,
+                // One of the two is gone.
+                Err(e) if e.raw() == Some(libc::ESRCH) => {
+                    self.kind.order(pid, pid)?;
+                    self.known.remove(middle);
+                    high -= 1;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        self.known.insert(low, pid);
+        Ok(None)
+    }
 }
 
 /// `struct kcmp_epoll_slot` (include/uapi/linux/kcmp.h).
@@ -91,6 +153,39 @@ mod tests {
         assert_eq!(compare(&one, &two), compare(&dup, &two));
         assert_eq!(compare(&one, &two), compare(&two, &one).reverse());
         assert_ne!(compare(&one, &two), Ordering::Equal);
+    }
+
+    #[test]
+    fn who_shares_is_found_among_many() {
+        let sleep = || {
+            std::process::Command::new("sleep")
+                .arg("100")
+                .spawn()
+                .unwrap()
+        };
+        let mut children: Vec<_> = (0..9).map(|_| sleep()).collect();
+        let mut sharers = Sharers::of(Kind::Memory);
+        for child in &children {
+            assert_eq!(sharers.meet(child.id() as Pid).unwrap(), None);
+        }
+        let own = std::process::id() as Pid;
+        assert_eq!(sharers.meet(own).unwrap(), None);
+        // The thread that runs this test.
+        let thread = nix::unistd::gettid().as_raw();
+        assert_eq!(sharers.meet(thread).unwrap(), Some(own));
+        for child in &mut children[..5] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let again = children[7].id() as Pid;
+        assert_eq!(sharers.meet(again).unwrap(), Some(again));
+        assert_eq!(sharers.meet(thread).unwrap(), Some(own));
+        let gone = sharers.meet(children[0].id() as Pid);
+        assert_eq!(gone.unwrap_err().raw(), Some(libc::ESRCH));
+        for child in &mut children[5..] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 
     #[test]

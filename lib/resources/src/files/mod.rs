@@ -47,7 +47,7 @@ use kernel::descriptor::{
     O_ASYNC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_PATH, O_TMPFILE_BIT, O_TRUNC,
 };
 use kernel::error::{EBADF, EEXIST, ENOENT, ESRCH};
-use kernel::kcmp;
+use kernel::kcmp::{self, Kind, Sharers};
 use kernel::open::Root;
 use kernel::pidfd::PidFd;
 use kernel::proc::{Proc, status};
@@ -164,29 +164,26 @@ fn sharing(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
         Err(e) if is_gone(&e) => Ok(otherwise),
         result => result,
     };
-    for (i, pid) in pids.iter().enumerate() {
-        for other in pids.iter().take(i) {
-            if alive(kcmp::same_memory(*other, *pid), false)? {
-                let what = format!("it shares its memory with process {other}");
-                say(
-                    *pid,
-                    what,
-                    "such processes (CLONE_VM) are not supported yet",
-                );
-            } else if alive(kcmp::same_table(*other, *pid), false)? {
-                let what = format!("it shares its descriptors with process {other}");
-                say(
-                    *pid,
-                    what,
-                    "such processes (CLONE_FILES) are not supported yet",
-                );
-            } else if alive(kcmp::same_fs(*other, *pid), false)? {
-                let what = format!("it shares its working directory with process {other}");
-                say(
-                    *pid,
-                    what,
-                    "such processes (CLONE_FS) are not supported yet",
-                );
+    let mut shared = [
+        (Kind::Memory, "its memory", "CLONE_VM"),
+        (Kind::Table, "its descriptors", "CLONE_FILES"),
+        (Kind::Fs, "its working directory", "CLONE_FS"),
+    ]
+    .map(|(kind, what, flag)| (Sharers::of(kind), what, flag));
+    for pid in pids {
+        for (sharers, what, flag) in &mut shared {
+            match sharers.meet(*pid) {
+                Ok(Some(other)) => {
+                    let remedy = format!("such processes ({flag}) are not supported yet");
+                    say(
+                        *pid,
+                        format!("it shares {what} with process {other}"),
+                        &remedy,
+                    );
+                    break;
+                }
+                Err(e) if !is_gone(&e) => return Err(e.into()),
+                _ => (),
             }
         }
         for tid in Proc::process(*pid).numbers("task").unwrap_or_default() {
@@ -207,13 +204,9 @@ pub fn dump(source: &mut Source) -> Result<Taken> {
     let pids: Vec<kernel::Pid> = source.processes.iter().map(|p| p.pid).collect();
     let mut around = Surroundings::of(&pids)?;
     let mut owners = Vec::new();
-    for (i, process) in source.processes.iter().enumerate() {
-        let shared = pids
-            .iter()
-            .take(i)
-            .map(|other| kcmp::same_table(*other, process.pid));
-        let shared = shared.collect::<kernel::Result<Vec<bool>>>()?;
-        if shared.contains(&true) {
+    let mut tables_met = Sharers::of(Kind::Table);
+    for process in &source.processes {
+        if tables_met.meet(process.pid)?.is_some() {
             owners.push(None);
             continue;
         }

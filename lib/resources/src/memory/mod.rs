@@ -28,6 +28,7 @@ pub use fields::restore as fields;
 pub use pages::{Filler, write as write_pages};
 pub use shared::Inodes;
 pub use vdso::clear;
+pub(crate) use vdso::empty;
 
 /// Unit of everything here, in bytes.
 const PAGE: u64 = image::memory::pages::PAGE;

@@ -7,7 +7,7 @@ use crate::{Error, Result, Target, TargetProcess, threads};
 use image::ids::Pid;
 use image::memory::{Backing, Space};
 use kernel::proc::maps;
-use kernel::remote::{Call, Caller, STUB_LEN};
+use kernel::remote::{Call, Caller, STUB_LEN, Stub};
 use kernel::{arch, elf, vm};
 use std::ops::Range;
 
@@ -34,19 +34,25 @@ pub fn clear(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
     })?;
     super::executable::execute(target, inside, space)?;
     let process = target.process(inside)?;
-    threads::unregister_rseq(&mut process.leader)?;
-    let shown = maps::read(process.pid)?;
+    let own = empty(&mut process.leader)?;
     let stub = process.leader.base()..process.leader.base() + STUB_LEN;
-    let own: Vec<&maps::Area> = shown.iter().filter(|area| of_kernel(area)).collect();
-    let unmap: Vec<Call> = shown
+    place(process, &own.iter().collect::<Vec<_>>(), stub, space)
+}
+
+/// Takes away all memory of a task but its stub and the kernel's own areas, which are returned. Done before it forks, its
+/// descendants have nothing that the kernel would have to keep account of through all generations.
+pub(crate) fn empty(leader: &mut Stub) -> Result<Vec<maps::Area>> {
+    threads::unregister_rseq(leader)?;
+    let shown = maps::read(leader.tid())?;
+    let (own, rest): (Vec<_>, Vec<_>) = shown.into_iter().partition(of_kernel);
+    let stub = leader.base();
+    let unmap: Vec<Call> = rest
         .iter()
-        .filter(|area| !of_kernel(area) && area.start != stub.start)
+        .filter(|area| area.start != stub)
         .map(|area| Call::new(libc::SYS_munmap, &[area.start, area.end - area.start]))
         .collect();
-    process
-        .leader
-        .must_all(&unmap, &|_| "unmap memory".into())?;
-    place(process, &own, stub, space)
+    leader.must_all(&unmap, &|_| "unmap memory".into())?;
+    Ok(own)
 }
 
 fn of_kernel(area: &maps::Area) -> bool {

@@ -11,8 +11,8 @@ const SCHED_DEADLINE: u32 = 6;
 /// What `sched_setattr` takes of the flags: reset on fork, and those of `SCHED_DEADLINE`
 /// (include/uapi/linux/sched.h); bounds on utilisation need a longer struct.
 const FLAGS: u64 = 0x07;
-/// `CPU_SETSIZE`: the kernel takes of a mask what it has.
-const ALL: u32 = 1024;
+/// As many as `CPU_SETSIZE`: the kernel takes of a mask what it has.
+static ALL: LazyLock<Vec<u32>> = LazyLock::new(|| (0..1024).collect());
 
 pub(super) fn dump(tid: kernel::Pid) -> Result<Scheduling> {
     let found = sched::attributes(tid)?;
@@ -92,14 +92,13 @@ pub(super) fn restore(tid: kernel::Pid, record: &Scheduling) -> Result<Vec<Strin
     if !as_before || wanted.runtime != 0 {
         report("scheduling", sched::set_attributes(tid, wanted))?;
     }
-    let all: Vec<u32> = (0..ALL).collect();
     match &record.processors {
-        None => report("affinity", sched::set_processors(tid, &all))?,
+        None => report("affinity", sched::set_processors(tid, &ALL))?,
         Some(some) => {
             let result = sched::set_processors(tid, some);
             if result.is_err() {
                 // None of them is here: as the kernel does when a processor goes away.
-                sched::set_processors(tid, &all)?;
+                sched::set_processors(tid, &ALL)?;
             }
             report("affinity", result)?;
         }

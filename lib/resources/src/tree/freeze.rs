@@ -31,6 +31,10 @@ pub struct Frozen {
 
 /// How long a task may take to stop. One that takes longer waits for a child made by vfork, which is stopped itself.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the next one waits for it.
+const AT_ONCE: Duration = Duration::from_millis(5);
+/// How often a task that is to stop is looked at before we sleep meanwhile: most stop within microseconds.
+const GLANCES: usize = 50;
 /// How often a container is let go again, for such a child to get on.
 const ATTEMPTS: usize = 50;
 
@@ -58,7 +62,8 @@ pub fn freeze(
 #[derive(Default)]
 struct Pass {
     held: HashMap<kernel::Pid, HashMap<kernel::Pid, Stopped>>,
-    late: Vec<Running>,
+    /// Those that did not stop at once, each with its process.
+    late: Vec<(kernel::Pid, Running)>,
     known: HashSet<kernel::Pid>,
     stopped: HashSet<kernel::Pid>,
 }
@@ -75,7 +80,6 @@ impl Pass {
             let mut family = family::family(root, namespace)?;
             family.retain(|process| Some(process.pid) != spared);
             let mut found = false;
-            let deadline = Instant::now() + PATIENCE;
             for process in &family {
                 for tid in threads(process) {
                     if self.known.contains(&tid) {
@@ -84,12 +88,16 @@ impl Pass {
                     if let Some(running) = seize(process.pid, tid)? {
                         self.known.insert(tid);
                         found = true;
-                        self.hold(process.pid, running, deadline)?;
+                        self.hold(process.pid, running, Instant::now() + AT_ONCE)?;
                     }
                 }
             }
             if !found {
                 return Ok(Some(family));
+            }
+            let deadline = Instant::now() + PATIENCE;
+            for (pid, running) in std::mem::take(&mut self.late) {
+                self.hold(pid, running, deadline)?;
             }
             if !self.late.is_empty() {
                 return Ok(None);
@@ -108,7 +116,7 @@ impl Pass {
                 hide(&mut task)?;
                 self.held.entry(pid).or_default().insert(task.tid(), task);
             }
-            Wait::Late(running) => self.late.push(running),
+            Wait::Late(running) => self.late.push((pid, running)),
             Wait::Gone => (),
         }
         Ok(())
@@ -119,7 +127,7 @@ impl Pass {
         for task in self.held.into_values().flat_map(HashMap::into_values) {
             release(task)?;
         }
-        for running in self.late {
+        for (_, running) in self.late {
             if let Wait::Stopped(task, _) = until_stopped(running, None)? {
                 release(task)?;
             }
@@ -216,6 +224,7 @@ enum Wait {
 
 /// Waits for the stop that was asked for, letting signals on their way be delivered first.
 fn until_stopped(mut running: Running, deadline: Option<Instant>) -> Result<Wait> {
+    let mut glances = 0;
     loop {
         let event = match deadline {
             None => running.wait()?,
@@ -224,7 +233,11 @@ fn until_stopped(mut running: Running, deadline: Option<Instant>) -> Result<Wait
                 Polled::Still(still) if Instant::now() > deadline => return Ok(Wait::Late(still)),
                 Polled::Still(still) => {
                     running = still;
-                    std::thread::sleep(Duration::from_micros(20));
+                    glances += 1;
+                    match glances < GLANCES {
+                        true => std::thread::yield_now(),
+                        false => std::thread::sleep(Duration::from_micros(20)),
+                    }
                     continue;
                 }
             },

@@ -4,7 +4,7 @@ use super::numbers::{Born, Numbers, Patience};
 use super::pids;
 use super::plan::{OUTSIDE, Step, plan};
 use crate::files::Terminals;
-use crate::{Error, Result, TargetProcess};
+use crate::{Error, Result, TargetProcess, memory};
 use image::ids::Pid;
 use image::tree::{State, Tree};
 use kernel::pidfd::PidFd;
@@ -25,16 +25,25 @@ pub struct Grown {
 }
 
 /// Grows `tree` from its first process: the root itself, or our own init. Sessions get their terminals before they have members, who inherit them.
-pub fn grow(tree: &Tree, first: Stub, first_is_root: bool, terminals: &Terminals) -> Result<Grown> {
+pub fn grow(
+    tree: &Tree,
+    mut first: Stub,
+    first_is_root: bool,
+    terminals: &Terminals,
+) -> Result<Grown> {
     let start = if first_is_root { tree.root } else { OUTSIDE };
     let steps = plan(tree, start).map_err(Error::Refused)?;
     let mut numbers = Numbers::of(first.tid(), tree)?;
+    if first_is_root {
+        memory::empty(&mut first)?;
+    }
     let mut tasks = BTreeMap::from([(start, first)]);
+    let mut depths = BTreeMap::new();
     if !first_is_root {
         terminals.control(OUTSIDE, task(&mut tasks, OUTSIDE)?)?;
     }
     for step in steps {
-        make(&mut tasks, &mut numbers, tree, step)?;
+        make(&mut tasks, &mut depths, &mut numbers, tree, step)?;
         if let Step::Setsid { pid } = step {
             terminals.control(pid, task(&mut tasks, pid)?)?;
         }
@@ -96,7 +105,17 @@ fn go_on_after(last: Pid, root: &mut TargetProcess) -> Result<()> {
 
 pub(super) type Tasks = BTreeMap<Pid, Stub>;
 
-fn make(tasks: &mut Tasks, numbers: &mut Numbers, tree: &Tree, step: Step) -> Result<()> {
+/// The kernel keeps account of the ancestors that a private page was inherited from (mm/rmap.c, `anon_vma_fork`): after
+/// so many generations a stub is made anew.
+const GENERATIONS: usize = 16;
+
+fn make(
+    tasks: &mut Tasks,
+    depths: &mut BTreeMap<Pid, usize>,
+    numbers: &mut Numbers,
+    tree: &Tree,
+    step: Step,
+) -> Result<()> {
     match step {
         Step::Fork {
             creator,
@@ -111,13 +130,22 @@ fn make(tasks: &mut Tasks, numbers: &mut Numbers, tree: &Tree, step: Step) -> Re
                 (0, exit_signal.max(0))
             };
             let way = pids::enter(tasks, numbers, tree, creator, child)?;
-            let stub = fork(
+            let mut stub = fork(
                 tasks,
                 numbers,
                 creator,
                 child,
                 (flags | way.flags, exit_signal),
             )?;
+            if creator == OUTSIDE {
+                memory::empty(&mut stub)?;
+            }
+            let depth = 1 + depths.get(&creator).copied().unwrap_or(0);
+            depths.insert(child, depth);
+            if depth % GENERATIONS == 0 {
+                let base = stub.base();
+                stub = Stub::overlay(stub.into_task()?, base)?;
+            }
             tasks.insert(child, stub);
             way.leave(task(tasks, creator)?)?;
         }

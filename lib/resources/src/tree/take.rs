@@ -8,7 +8,7 @@ use image::ids::{Pid, SpaceId, TableId};
 use image::namespaces::nested::Nested;
 use image::tree::{Process, State, Tree};
 use kernel::proc::{stat, status};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What in the tree cannot be taken: found while everything still runs. Its root comes first.
 pub fn blockers(processes: &[stat::Stat], namespace_depth: usize) -> Result<Vec<Blocker>> {
@@ -63,6 +63,7 @@ pub fn dump(
     stub: u64,
 ) -> Result<Tree> {
     let source = &frozen.source;
+    let inside: HashSet<Pid> = source.inside.values().copied().collect();
     let mut processes = Vec::new();
     for (i, process) in source.processes.iter().enumerate() {
         let state = State::Alive {
@@ -72,14 +73,14 @@ pub fn dump(
             stopped: frozen.stopped.contains(&process.pid),
             subreaper: subreapers(process.inside),
         };
-        processes.push(shape(frozen, process.pid, state)?);
+        processes.push(shape(frozen, &inside, process.pid, state)?);
     }
     for zombie in &frozen.zombies {
         let state = State::Dead {
             status: zombie.exit_code(),
             name: zombie.comm.as_str().into(),
         };
-        processes.push(shape(frozen, zombie.pid, state)?);
+        processes.push(shape(frozen, &inside, zombie.pid, state)?);
     }
     let root_pid = root;
     let root = source
@@ -121,7 +122,12 @@ fn nested(frozen: &Frozen, root: kernel::Pid) -> Result<Nested> {
     nested::dump(root, &threads, &dead, &frozen.source.inside)
 }
 
-fn shape(frozen: &Frozen, pid: kernel::Pid, state: State) -> Result<Process> {
+fn shape(
+    frozen: &Frozen,
+    inside: &HashSet<Pid>,
+    pid: kernel::Pid,
+    state: State,
+) -> Result<Process> {
     let stat = stat::read(pid)?;
     let status = status::read(pid)?;
     let own = |key: &str| -> Result<Pid> {
@@ -129,7 +135,6 @@ fn shape(frozen: &Frozen, pid: kernel::Pid, state: State) -> Result<Process> {
         let number = status.numbers(key)?.get(frozen.depth - 1).copied();
         Ok(number.unwrap_or(0) as Pid)
     };
-    let inside: std::collections::HashSet<Pid> = frozen.source.inside.values().copied().collect();
     let (host_group, host_session) = (stat.pgrp(), stat.session());
     // A number from outside is 0 in an own namespace; in the host's it belongs to nobody in the tree, unless its
     // founder is gone, which nobody can tell apart from outside: it counts as outside when a process outside bears it.
@@ -152,7 +157,7 @@ fn shape(frozen: &Frozen, pid: kernel::Pid, state: State) -> Result<Process> {
 /// Sorts parents before children, keeping the order otherwise.
 fn parents_first(processes: Vec<Process>) -> Vec<Process> {
     let mut children: HashMap<Pid, Vec<Process>> = HashMap::new();
-    let pids: std::collections::HashSet<Pid> = processes.iter().map(|p| p.pid).collect();
+    let pids: HashSet<Pid> = processes.iter().map(|p| p.pid).collect();
     for process in processes {
         let parent = if pids.contains(&process.ppid) {
             process.ppid
