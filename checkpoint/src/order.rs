@@ -9,7 +9,7 @@ use crate::target::{self, Found};
 use anyhow::{Context, anyhow};
 use image::Writer;
 use image::container::Container;
-use image::record::{self, CONTAINER, FROZEN, QUEUES};
+use image::record::{self, CONTAINER, FROZEN, QUEUES, SYSV};
 use image::sockets::tcp::Connections;
 use resources::sockets::tcp::Still;
 use resources::tree::{self, Frozen};
@@ -110,6 +110,7 @@ fn stream(
         processes,
         layouts,
         inodes,
+        sysv,
     } = clock
         .phase(Phase::Collect, || take::take(found, frozen))
         .map_err(failure)?;
@@ -120,6 +121,9 @@ fn stream(
         let queues = ipc::dump(found.root).map_err(failure)?;
         if !queues.queues.is_empty() {
             writer.record(QUEUES, &queues)?;
+        }
+        if !sysv.is_empty() {
+            writer.record(SYSV, &sysv)?;
         }
         writer.record("tree.json", &tree)?;
         writer.record("files.json", &files.record)?;

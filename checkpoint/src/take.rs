@@ -2,6 +2,7 @@
 
 use crate::target::Found;
 use image::ids::{Pid, SpaceId, TableId};
+use image::ipc::sysv::SystemV;
 use image::process::Process;
 use image::tree::Tree;
 use kernel::proc::family;
@@ -10,7 +11,7 @@ use resources::container::{self, Files};
 use resources::memory::{self, Layout, shared::Inodes};
 use resources::tree::Frozen;
 use resources::{
-    Blocker, Error, Result, credentials, files, limits, signals, threads, timers, tree,
+    Blocker, Error, Result, credentials, files, ipc, limits, signals, threads, timers, tree,
 };
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub struct Taken {
     pub processes: Vec<Process>,
     pub layouts: Vec<Layout>,
     pub inodes: Inodes,
+    pub sysv: SystemV,
 }
 
 /// How often, and how long apart, what stands in the way is looked at before it is believed.
@@ -102,12 +104,15 @@ fn process_is_there(process: &Stat) -> bool {
 pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
     let files = files::dump(&mut frozen.source)?;
     let mut inodes = Inodes::beside(&frozen.source.objects);
+    inodes.segments(found.root)?;
+    let sysv = ipc::sysv::dump(found.root, &mut frozen.source)?;
     let (mut spaces, mut layouts) = (Vec::new(), Vec::new());
     for (i, process) in frozen.source.processes.iter_mut().enumerate() {
         let (space, layout) = memory::dump(process, SpaceId(i as u32), found.root, &mut inodes)?;
         spaces.push(space);
         layouts.push(layout);
     }
+    inodes.settle(found.root)?;
     let stub = memory::free_everywhere(&layouts)?;
     let mut processes = Vec::new();
     let inside = frozen.source.inside.clone();
@@ -150,6 +155,7 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
         processes,
         layouts,
         inodes,
+        sysv,
     })
 }
 

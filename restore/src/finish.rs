@@ -8,7 +8,9 @@ use image::process::Process;
 use image::tree::State;
 use kernel::ptrace::Stopped;
 use resources::namespaces::nested;
-use resources::{Error, Result, Target, credentials, limits, memory, signals, threads, timers};
+use resources::{
+    Error, Result, Target, credentials, ipc, limits, memory, signals, threads, timers,
+};
 
 /// Signals that stop and cannot be caught (signal(7)).
 const SIGSTOP: i32 = 19;
@@ -46,6 +48,7 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
         files.resume(target)?;
     }
     nested::settle(nested, target, &mut pour.init)?;
+    ipc::sysv::resume(target, &pour.sysv)?;
     let base = match target.processes.values_mut().next() {
         Some(any) => credentials::Base::of(&mut any.leader, pour.first_filter_is_engines)?,
         None => credentials::Base::default(),

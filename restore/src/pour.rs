@@ -5,10 +5,11 @@ use crate::phase::Phase;
 use image::container::{Container, Engine};
 use image::files::OpenFiles;
 use image::ids::{Pid, SpaceId};
+use image::ipc::sysv::SystemV;
 use image::memory::shared::Objects;
 use image::namespaces::mount::Origin;
 use image::process::Process;
-use image::record::{FROZEN, Frozen, QUEUES};
+use image::record::{FROZEN, Frozen, QUEUES, SYSV};
 use image::rootfs::Tree as FileTree;
 use image::tree::Tree;
 use image::{Entry, Kind, Space};
@@ -43,6 +44,8 @@ pub struct Pour {
     pub files: Option<Opened>,
     /// Its memory objects.
     pub objects: Objects,
+    /// Semaphores and message queues of System V.
+    pub sysv: SystemV,
     /// When it was frozen, where that was after the header was written.
     pub frozen: Option<Frozen>,
     spaces: HashMap<SpaceId, Pid>,
@@ -87,6 +90,7 @@ impl Pour {
             processes: BTreeMap::new(),
             files: HashMap::new(),
             objects: HashMap::new(),
+            segments: HashMap::new(),
             addresses: vessel.changed().to_vec(),
             connections: options.connections(container.connections),
             root_pid: vessel.pid(),
@@ -104,6 +108,7 @@ impl Pour {
             processes: BTreeMap::new(),
             files: None,
             objects: Objects::default(),
+            sysv: SystemV::default(),
             frozen: None,
             spaces: HashMap::new(),
             filler: None,
@@ -147,6 +152,12 @@ impl Pour {
                 ipc::restore(self.target.root_pid, &entry.json()?)?;
                 Ok(Phase::Trees)
             }
+            (SYSV, _) => {
+                self.reach(Step::Trees, &entry)?;
+                self.sysv = entry.json()?;
+                ipc::sysv::restore(self.target.root_pid, &self.sysv)?;
+                Ok(Phase::Trees)
+            }
             ("tree.json", _) => {
                 self.reach(Step::Tree, &entry)?;
                 self.grow(entry.json()?)?;
@@ -169,8 +180,7 @@ impl Pour {
             ("memory.json", _) => {
                 self.reach(Step::Memory, &entry)?;
                 self.objects = entry.json()?;
-                let made = memory::shared::restore(&self.objects, self.target.root_pid)?;
-                self.target.objects.extend(made);
+                memory::shared::restore(&self.objects, &mut self.target)?;
                 Ok(Phase::Memory)
             }
             (_, Kind::Pages(pages)) => {
@@ -291,7 +301,10 @@ impl Pour {
             .keys()
             .find(|pid| !self.processes.contains_key(pid));
         match (missing, &self.files, &self.tree) {
-            (None, Some(_), Some(_)) => memory::shared::seal(&self.objects, &self.target.objects),
+            (None, Some(_), Some(_)) => {
+                memory::shared::seal(&self.objects, &self.target.objects)?;
+                memory::segments::settle(&self.objects, &mut self.target)
+            }
             (Some(pid), ..) => Err(Error::Refused(format!(
                 "the image has no record of process {pid}"
             ))),

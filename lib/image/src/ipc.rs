@@ -1,5 +1,7 @@
 //! `queues.json`: POSIX message queues (mq_overview(7)) of an IPC namespace of its own, with their messages.
 
+pub mod sysv;
+
 use crate::bytes::Bytes;
 use crate::path::Name;
 use serde::{Deserialize, Serialize};

@@ -6,6 +6,7 @@ use crate::files::OpenFiles;
 use crate::header::Clocks;
 use crate::ids::Pid;
 use crate::ipc::Queues;
+use crate::ipc::sysv::SystemV;
 use crate::memory::shared::Objects;
 use crate::process::Process;
 use crate::reader::Entry;
@@ -18,6 +19,8 @@ pub const CONTAINER: &str = "container.json";
 pub const FROZEN: &str = "frozen.json";
 /// Path of the record of message queues.
 pub const QUEUES: &str = "queues.json";
+/// Path of the record of semaphores and message queues of System V.
+pub const SYSV: &str = "sysv.json";
 /// Path of the record of the process tree.
 pub const TREE: &str = "tree.json";
 /// Path of the record of memory objects.
@@ -47,6 +50,8 @@ pub enum Record {
     Frozen(Frozen),
     /// `queues.json`.
     Queues(Queues),
+    /// `sysv.json`.
+    SystemV(SystemV),
     /// `tree.json`.
     Tree(Tree),
     /// `memory.json`.
@@ -64,6 +69,11 @@ impl Record {
             CONTAINER => entry.json().map(Record::Container),
             FROZEN => entry.json().map(Record::Frozen),
             QUEUES => entry.json().map(Record::Queues),
+            SYSV => {
+                let record: SystemV = entry.json()?;
+                record.check().map_err(|what| entry.damaged(what))?;
+                Ok(Record::SystemV(record))
+            }
             TREE => entry.json().map(Record::Tree),
             MEMORY => entry.json().map(Record::Memory),
             FILES => entry.json().map(Record::Files),

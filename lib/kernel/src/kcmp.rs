@@ -1,6 +1,7 @@
 //! Whether two tasks share a kernel object (kcmp(2)). The kernel gives an order too, so that many are compared by sorting.
 
-use crate::{Pid, Result, error::check};
+use crate::error::{Named, check};
+use crate::{Pid, Result};
 use std::cmp::Ordering;
 use std::os::fd::RawFd;
 
@@ -8,6 +9,7 @@ const FILE: u64 = 0;
 const VM: u64 = 1;
 const FILES: u64 = 2;
 const FS: u64 = 3;
+const SYSVSEM: u64 = 6;
 const EPOLL_TFD: u64 = 7;
 
 fn kcmp(pids: (Pid, Pid), kind: u64, first: u64, second: u64) -> Result<Ordering> {
@@ -51,6 +53,8 @@ pub enum Kind {
     Table,
     /// Working directory, root and umask.
     Fs,
+    /// What is taken back on semaphores of System V when they end (`SEM_UNDO`).
+    Undo,
 }
 
 impl Kind {
@@ -59,6 +63,7 @@ impl Kind {
             Kind::Memory => VM,
             Kind::Table => FILES,
             Kind::Fs => FS,
+            Kind::Undo => SYSVSEM,
         };
         kcmp((first, second), kind, 0, 0)
     }
@@ -102,6 +107,19 @@ impl Sharers {
         self.known.insert(low, pid);
         Ok(None)
     }
+}
+
+/// Whether two tasks share the list of what is taken back on semaphores when they end (`SEM_UNDO`), or have none, both.
+pub fn same_undo(first: Pid, second: Pid) -> Result<bool> {
+    Ok(kcmp((first, second), SYSVSEM, 0, 0)?.is_eq())
+}
+
+/// Whether a task has such a list at all, be it empty: all have that were ever two threads.
+pub fn has_undo(task: Pid) -> Result<bool> {
+    // Ours is let go of; nothing was ever in it.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_SYSVSEM)
+        .named(|| "unshare semaphore operations".into())?;
+    Ok(!same_undo(nix::unistd::gettid().as_raw(), task)?)
 }
 
 /// `struct kcmp_epoll_slot` (include/uapi/linux/kcmp.h).
@@ -186,6 +204,18 @@ mod tests {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    fn a_task_has_something_to_take_back_only_after_it_shared_that_with_another() {
+        let mut alone = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let seen = has_undo(alone.id() as Pid);
+        alone.kill().unwrap();
+        alone.wait().unwrap();
+        assert_eq!(seen, Ok(false));
+        // The test runner's threads are of one process.
+        let me = std::process::id() as Pid;
+        assert_eq!(has_undo(me), Ok(true));
     }
 
     #[test]

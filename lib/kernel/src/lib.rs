@@ -36,6 +36,7 @@ pub mod rtnetlink;
 pub mod sched;
 pub mod sock_diag;
 pub mod socket;
+pub mod sysv;
 pub mod tty;
 pub mod userfault;
 pub mod vm;

@@ -1,6 +1,8 @@
 //! POSIX message queues of an IPC namespace of its own. There is no way to look at a message but to receive it: while all
 //! stand still, the messages are taken out and put back in the same order.
 
+pub mod sysv;
+
 use crate::namespaces::is_own;
 use crate::{Blocker, Result};
 use image::ipc::{Message, Queue, Queues};

@@ -53,6 +53,12 @@ impl Source {
     pub fn inside(&self, pid: kernel::Pid) -> Option<Pid> {
         self.inside.get(&pid).copied()
     }
+
+    /// A process of the container as we know it; 0 for one that is not in it.
+    pub fn outside(&self, inside: Pid) -> kernel::Pid {
+        let found = self.processes.iter().find(|one| one.inside == inside);
+        found.map_or(0, |process| process.pid)
+    }
 }
 
 impl SourceProcess {

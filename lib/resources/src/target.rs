@@ -7,6 +7,7 @@ use image::sockets::tcp::Connections;
 use kernel::pidfd::PidFd;
 use kernel::proc::Proc;
 use kernel::remote::Stub;
+use kernel::sysv::shm::Attached;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -21,6 +22,8 @@ pub struct Target {
     /// Deleted files, memfds and other memory objects made so far, readable and writable, on our side: areas map them.
     /// Those of `memory.json` by `memory::shared::restore`, those of `files.json` by the rooms of their files.
     pub objects: HashMap<SharedId, OwnedFd>,
+    /// Which of these are segments of System V: attached by us until the processes have them.
+    pub segments: HashMap<SharedId, Attached>,
     /// Our pid of the container's first process: its namespaces are `/proc/PID/ns/*`, its root is `/proc/PID/root`.
     pub root_pid: kernel::Pid,
     /// The container's addresses that have changed: what they were, what they are now.

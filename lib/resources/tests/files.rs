@@ -168,6 +168,7 @@ fn give_with(
     let first = Stub::install(stopped, STUB)?;
     let grown = tree::grow(&image.tree, first, true, &terminals)?;
     let mut target = Target {
+        segments: Default::default(),
         processes: grown.processes,
         files: HashMap::new(),
         objects: HashMap::new(),

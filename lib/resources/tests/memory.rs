@@ -193,6 +193,7 @@ fn vessel(stub: u64) -> (Own, Target) {
 fn to_be(pid: i32, leader: Stub) -> Target {
     let process = poor::target(pid, leader);
     Target {
+        segments: Default::default(),
         processes: BTreeMap::from([(pid, process)]),
         files: HashMap::new(),
         objects: HashMap::new(),
@@ -220,7 +221,7 @@ fn pour_changed(
         match (entry.path().to_string().as_str(), entry.kind().clone()) {
             ("memory.json", _) => {
                 objects = entry.json()?;
-                target.objects = memory::shared::restore(&objects, pid)?;
+                memory::shared::restore(&objects, target)?;
             }
             ("space.json", _) => {
                 memory::shared::seal(&objects, &target.objects)?;

@@ -1,8 +1,9 @@
-//! `memory.json`: memory that several areas or spaces share. Memory files and files without a name are here only if no
+//! `memory.json`: memory that several areas or spaces share, and segments of System V. Memory files and files without a name are here only if no
 //! descriptor leads to them; else `files.json` has them. Their contents are `pages/N` entries that follow right behind.
 
 use super::pages::PAGE;
 use crate::ids::SharedId;
+use crate::ipc::sysv::Permissions;
 use crate::path::Name;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,15 @@ pub enum Object {
         uid: u32,
         /// Group.
         gid: u32,
+    },
+    /// A shared memory segment of System V (shmget(2)); also one that nobody maps.
+    Segment {
+        /// Numbers, owners, mode.
+        permissions: Permissions,
+        /// Its pages stay in memory (`SHM_LOCK`).
+        locked: bool,
+        /// It goes with its last user (`IPC_RMID`).
+        removed: bool,
     },
     /// A file that is mapped and has no name any more.
     Deleted {

@@ -3,6 +3,7 @@
 use super::huge;
 use super::locks;
 use super::mapped::{self, Files, Mapped, Sight};
+use super::segments;
 use super::shared::Inodes;
 
 use crate::{Error, Result, Target};
@@ -100,6 +101,11 @@ fn backing(
             offset: shown.offset,
             writable: shown.shared && mapped::writable(pid, shown)?,
         },
+        Mapped::Segment => Backing::Shared {
+            id: inodes.segments.take(pid, shown)?,
+            offset: shown.offset,
+            writable: mapped::writable(pid, shown)?,
+        },
         Mapped::Inode => {
             let link = Proc::process(pid).path(&shown.link());
             let fd = std::fs::File::open(&link)
@@ -150,8 +156,11 @@ fn key(area: &Area) -> Option<Key> {
 /// writable until [`protect`].
 pub fn map(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
     let opened = open_all(target, space)?;
+    let stub = target.process(inside)?.leader.base();
+    let attached = segments::attach_calls(space, &target.segments, stub)?;
+    let is_segment = |area: &Area| segments::shown(area, &target.segments).is_some();
+    let by_themselves: Vec<bool> = space.areas.iter().map(is_segment).collect();
     let process = target.process(inside)?;
-    let stub = process.leader.base();
     if let Some(area) = space
         .areas
         .iter()
@@ -178,10 +187,12 @@ pub fn map(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
         .collect();
     plant(&mut process.leader, &process.pidfd, &plants)?;
     let numbers: HashMap<Key, RawFd> = opened.iter().map(|(key, _)| *key).zip(first..).collect();
-    let mut asked = Vec::new();
-    for (area, apart) in space.areas.iter().zip(set_apart(&space.areas)) {
+    let mut asked = attached;
+    let apart = set_apart(&space.areas).into_iter().zip(by_themselves);
+    for (area, (apart, there)) in space.areas.iter().zip(apart) {
         let fd = key(area).and_then(|key| numbers.get(&key).copied());
-        let calls = map_call(area, fd).into_iter().chain(advise_calls(area));
+        let map = map_call(area, fd).filter(|_| !there);
+        let calls = map.into_iter().chain(advise_calls(area));
         let calls = calls.chain(apart.then(|| dump_call(area, !area.has(Advice::DontDump))));
         asked.extend(calls.map(|call| (area, call)));
     }
@@ -215,7 +226,9 @@ fn open_all(target: &Target, space: &Space) -> Result<Vec<(Key, OwnedFd)>> {
     let mut checked = Vec::new();
     let mut blocked = Vec::new();
     for area in &space.areas {
-        let Some(key) = key(area).filter(|key| opened.iter().all(|(k, _)| k != key)) else {
+        let segment = segments::shown(area, &target.segments).is_some();
+        let new = |key: &Key| !segment && opened.iter().all(|(k, _)| k != key);
+        let Some(key) = key(area).filter(new) else {
             continue;
         };
         let fd = match key {
@@ -406,6 +419,8 @@ fn cosmetic(call: &Call) -> bool {
 fn name(call: &Call) -> &'static str {
     match call.nr {
         libc::SYS_mmap => "map",
+        libc::SYS_shmat => "attach the segment of",
+        libc::SYS_mremap => "move",
         libc::SYS_mprotect => "protect",
         libc::SYS_mlock2 => "lock",
         SYS_MSEAL => "seal",

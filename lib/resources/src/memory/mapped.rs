@@ -1,11 +1,14 @@
 //! What an area maps: found out at the source, opened again at the target, where a file must still be the same.
 
+use super::segments;
 use super::shared::DELETED;
+use crate::namespaces::is_own;
 use crate::{Blocker, Error, Result};
 use image::memory::File;
 use image::path::Name;
 use kernel::Pid;
 use kernel::elf;
+use kernel::namespaces::Kind;
 use kernel::open::Root;
 use kernel::proc::{Proc, maps};
 use nix::sys::stat::{FileStat, SFlag, fstat, lstat, stat};
@@ -25,6 +28,8 @@ pub(super) enum Mapped {
     Vvar,
     /// A file with a name: its path inside the container.
     File(PathBuf, Box<FileStat>),
+    /// A shared memory segment of System V.
+    Segment,
     /// Shared anonymous memory, a memory file, or a file without a name.
     Inode,
 }
@@ -33,6 +38,8 @@ pub(super) enum Mapped {
 #[derive(Debug)]
 pub(super) struct Sight {
     root: Root,
+    /// Whether its IPC namespace is its own.
+    own_ipc: bool,
     /// Where its root lies in its mount namespace: `/`, or the directory given to chroot(2).
     top: PathBuf,
 }
@@ -42,6 +49,7 @@ impl Sight {
     pub fn of(pid: Pid) -> Result<Self> {
         Ok(Sight {
             root: Root::of(pid)?,
+            own_ipc: is_own(pid, Kind::Ipc)?,
             top: Proc::process(pid).link("root")?,
         })
     }
@@ -100,8 +108,14 @@ pub(super) fn named(
         "/[aio] (deleted)" => {
             return blocked("a queue of asynchronous I/O (io_setup)".into(), THERE);
         }
-        _ if name.starts_with("/SYSV") && name.ends_with(" (deleted)") => {
-            return blocked(format!("System V shared memory {}", area.inode), THERE);
+        _ if segments::is_segment(area) && sight.own_ipc => return Ok(Ok(Mapped::Segment)),
+        _ if segments::is_segment(area) => {
+            let what = format!(
+                "System V shared memory {} of an ipc namespace that is the host's",
+                area.inode
+            );
+            let remedy = "start the program in an ipc namespace of its own (unshare --ipc)";
+            return blocked(what, remedy);
         }
         _ if name.starts_with("anon_inode:[io_uring]") => return blocked("io_uring".into(), THERE),
         _ => (),

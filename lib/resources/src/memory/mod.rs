@@ -20,6 +20,7 @@ mod huge;
 mod locks;
 pub mod mapped;
 pub mod pages;
+pub mod segments;
 pub mod shared;
 pub mod vdso;
 

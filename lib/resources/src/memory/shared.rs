@@ -1,7 +1,8 @@
 //! Memory that mappings share and no path leads to: shared anonymous memory, and memory files and files without a name
 //! that nobody has a descriptor of any more. What has a descriptor travels with the files.
 
-use crate::{Error, Result};
+use super::segments::{self, Segments};
+use crate::{Error, Result, Target};
 use image::format::{Pages, Range, Space};
 use image::ids::SharedId;
 use image::memory::shared::{Object, Objects, Shared};
@@ -22,8 +23,10 @@ use std::path::Path;
 #[derive(Debug, Default)]
 pub struct Inodes {
     known: HashMap<(u64, u64), SharedId>,
+    /// Segments of System V.
+    pub(super) segments: Segments,
     /// This room's, each held open for reading.
-    own: Vec<(Shared, OwnedFd)>,
+    pub(super) own: Vec<(Shared, OwnedFd)>,
 }
 
 /// What the kernel appends to the name of a file that has none any more (fs/d_path.c).
@@ -34,6 +37,7 @@ impl Inodes {
     pub fn beside(files: &HashMap<(u64, u64), SharedId>) -> Self {
         Inodes {
             known: files.clone(),
+            segments: Segments::default(),
             own: Vec::new(),
         }
     }
@@ -45,7 +49,7 @@ impl Inodes {
         if let Some(id) = self.known.get(&key) {
             return Ok(*id);
         }
-        let id = SharedId(self.known.values().map(|id| id.0 + 1).max().unwrap_or(1));
+        let id = self.next();
         let shared = Shared {
             id,
             object: object(fd.as_fd(), &stat)?,
@@ -54,6 +58,12 @@ impl Inodes {
         self.known.insert(key, id);
         self.own.push((shared, fd));
         Ok(id)
+    }
+
+    /// The next id that is free.
+    pub(super) fn next(&self) -> SharedId {
+        let met = self.known.values().copied().chain(self.met());
+        SharedId(met.map(|id| id.0 + 1).max().unwrap_or(1))
     }
 
     /// The record, to be written before any address space.
@@ -148,9 +158,8 @@ fn copy(
 }
 
 /// Makes the objects on our side, without contents: as the kernel makes them, so that their mappings read as before.
-pub fn restore(objects: &Objects, root: kernel::Pid) -> Result<HashMap<SharedId, OwnedFd>> {
-    let root = Root::of(root)?;
-    let mut made = HashMap::new();
+pub fn restore(objects: &Objects, target: &mut Target) -> Result<()> {
+    let root = Root::of(target.root_pid)?;
     for shared in &objects.objects {
         if shared.size > MAX_SIZE {
             return Err(Error::Refused(format!(
@@ -179,6 +188,11 @@ pub fn restore(objects: &Objects, root: kernel::Pid) -> Result<HashMap<SharedId,
                 own(&fd, shared.size, *mode, *uid, *gid)?;
                 fd
             }
+            Object::Segment { permissions, .. } => {
+                let made = segments::restore(target.root_pid, permissions, shared.size)?;
+                target.segments.insert(shared.id, made.0);
+                made.1
+            }
             Object::Deleted {
                 path,
                 mode,
@@ -190,14 +204,14 @@ pub fn restore(objects: &Objects, root: kernel::Pid) -> Result<HashMap<SharedId,
                 fd
             }
         };
-        if made.insert(shared.id, fd).is_some() {
+        if target.objects.insert(shared.id, fd).is_some() {
             return Err(Error::Refused(format!(
                 "memory object {} is in the image twice",
                 shared.id.0
             )));
         }
     }
-    Ok(made)
+    Ok(())
 }
 
 /// More than any machine shares (46 bits of addresses).

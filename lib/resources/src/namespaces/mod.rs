@@ -49,9 +49,10 @@ pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
         found.extend(user::blockers(root));
     }
     if is_own(root, Kind::Ipc)? {
-        found.extend(ipc::blockers(root)?);
         found.extend(crate::ipc::blockers(root)?);
+        found.extend(crate::memory::segments::blockers(root, processes)?);
     }
+    found.extend(crate::ipc::sysv::blockers(processes)?);
     if is_own(root, Kind::Network)? {
         found.extend(network::blockers(root)?);
     }

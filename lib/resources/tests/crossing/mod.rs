@@ -127,6 +127,7 @@ pub fn give_with(
         connections,
         objects: Default::default(),
         inners: Default::default(),
+        segments: Default::default(),
     };
     let records: Vec<(FileId, &Socket)> = taken.records.iter().map(|(id, s)| (*id, s)).collect();
     let opened = restore(&records, &mut target)?;
