@@ -163,7 +163,8 @@ pub(super) fn attach_calls<'a>(
     segments: &HashMap<SharedId, Attached>,
     stub: u64,
 ) -> Result<Vec<(&'a Area, Call)>> {
-    let mut groups: BTreeMap<(SharedId, bool, u64), Vec<(&Area, u64)>> = BTreeMap::new();
+    type Parts<'a> = Vec<(&'a Area, u64)>;
+    let mut groups: BTreeMap<(SharedId, bool, u64), Parts> = BTreeMap::new();
     for area in &space.areas {
         let Backing::Shared {
             id,
