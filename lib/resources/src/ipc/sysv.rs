@@ -263,16 +263,20 @@ pub fn resume(target: &mut Target, record: &SystemV) -> Result<()> {
     Ok(())
 }
 
-/// Operations after which a semaphore has its value again, and the process something to take back.
-fn owing(number: u16, value: i32, adjustment: i32) -> [Operation; 2] {
+/// Operations after which a semaphore has its value again, and the process something to take back. On the way the value
+/// stays within its range.
+fn owing(number: u16, value: i32, adjustment: i32) -> Vec<Operation> {
     let change = |by: i32| Operation::new(number, i16::try_from(by).unwrap_or(0));
-    let (owed, other) = (change(-adjustment).undone(), change(adjustment));
-    // In the order in which the value stays within its range.
-    let owed_first = value - adjustment >= 0 && value - adjustment <= HIGHEST.into();
-    match owed_first {
-        true => [owed, other],
-        false => [other, owed],
-    }
+    let from = adjustment.max(0);
+    let to = from - adjustment;
+    let steps = [
+        (from - value, change(from - value)),
+        (-adjustment, change(-adjustment).undone()),
+        (value - to, change(value - to)),
+    ];
+    // A change by nothing would wait for 0.
+    let steps = steps.into_iter().filter(|(by, _)| *by != 0);
+    steps.map(|(_, operation)| operation).collect()
 }
 
 fn operate(target: &mut Target, pid: image::ids::Pid, id: i32, all: &[Operation]) -> Result<()> {

@@ -75,7 +75,8 @@ pub fn blockers(root: Pid) -> Result<Vec<Blocker>> {
             pid: root,
             place: format!("/proc/sysvipc/{file}"),
             what: format!("{count} System V {what} in an ipc namespace of a part of the container"),
-            remedy: "remove them with ipcrm, or start all of the container in that namespace".into(),
+            remedy: "remove them with ipcrm, or start all of the container in that namespace"
+                .into(),
         })
         .collect())
 }
