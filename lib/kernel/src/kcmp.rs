@@ -204,6 +204,9 @@ mod tests {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    #[test]
     fn a_task_has_something_to_take_back_only_after_it_shared_that_with_another() {
         let mut alone = std::process::Command::new("sleep")
             .arg("60")

@@ -9,11 +9,11 @@ use crate::memory::segments::{record, wanted};
 use crate::namespaces::is_own;
 use crate::{Blocker, Error, Result, Source, SourceProcess, Target};
 use image::ipc::sysv::{HIGHEST, Message, Queue, Semaphore, Set, SystemV, Undo};
+use kernel::kcmp::Sharers;
 use kernel::namespaces::Kind;
 use kernel::remote::{Call, Caller};
 use kernel::sysv::sem::Operation;
 use kernel::sysv::{msg, sem};
-use kernel::kcmp::Sharers;
 use kernel::{Namespace, Pid, kcmp, within};
 
 /// Takes everything of the frozen container with this root process. Of the host's namespace nothing is taken, and nothing
