@@ -207,3 +207,71 @@ fn a_login_by_ssh_stays_logged_in() {
     types("kill $(jobs -p); stty size; exit 7\n");
     assert_eq!(session.wait().expect("wait for ssh").code(), Some(7));
 }
+
+#[test]
+fn postgresql_is_benchmarked_through_its_moves_and_stays_whole() {
+    let world = World::new();
+    let bin = "/usr/lib/postgresql/15/bin";
+    let cluster = world.hosts[0].path("cluster");
+    let at = cluster.display();
+    // The user of the database has to find the way to it.
+    let as_user = "setpriv --reuid postgres --regid postgres --clear-groups env HOME=/";
+    world.hosts[0]
+        .sh(&format!(
+            "install -d -m 700 -o postgres -g postgres {at} && chmod 711 {at}/.. && cd / && \
+             {as_user} {bin}/initdb -D {at} -A trust --data-checksums --no-sync -U postgres && \
+             echo 'host all all 0.0.0.0/0 trust' >> {at}/pg_hba.conf && \
+             printf '%s\\n' \"listen_addresses = '*'\" 'port = {PORT}' \"unix_socket_directories = ''\" \
+             'max_parallel_workers_per_gather = 2' 'checkpoint_timeout = 30s' 'fsync = off' >> {at}/postgresql.conf"
+        ))
+        .ok();
+    let line = format!("{as_user} {bin}/postgres -D {at}");
+    let program = Program::alone(&world.hosts[0], "postgres", &line);
+    until("the database to be ready", LONG, || {
+        let ready = program.network(&format!("{bin}/pg_isready -h 127.0.0.1 -p {PORT}"));
+        (ready.code == 0).then_some(())
+    });
+    let address = world.contained(&program, "server");
+    let to = format!("-h {address} -p {PORT} -U postgres");
+    let client = |line: &str| world.client.sh(line).ok();
+    client(&format!("{bin}/pgbench {to} -i -q -s 3 postgres"));
+    client(&format!(
+        "psql {to} -qc 'CREATE EXTENSION amcheck' postgres"
+    ));
+    let output = world.client.path("pgbench.out");
+    world.client.start(
+        &format!("{bin}/pgbench {to} -c 4 -j 2 -T 20 -P 1 -n postgres"),
+        &output,
+    );
+    let mut host = 0;
+    let mut pid = 0;
+    for _ in 0..3 {
+        goes_on(&output);
+        (host, pid) = world.moved("server", &address, host);
+    }
+    goes_on(&output);
+    let said = says(&output, "number of failed transactions: 0 ");
+    assert!(!said.contains("error"), "{said}");
+    let number = |name: &str| {
+        let line = said.lines().find(|line| line.starts_with(name));
+        let words = line.and_then(|line| line.rsplit(' ').next());
+        words.unwrap_or_else(|| panic!("{name}: {said}")).to_owned()
+    };
+    let count = client(&format!(
+        "psql {to} -Atc 'SELECT count(*) FROM pgbench_history' postgres"
+    ));
+    assert_eq!(count, number("number of transactions actually processed:"));
+    let sums = client(&format!(
+        "psql {to} -Atc 'SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT sum(delta) FROM pgbench_history), \
+         (SELECT sum(bbalance) FROM pgbench_branches) = (SELECT sum(tbalance) FROM pgbench_tellers)' postgres"
+    ));
+    assert_eq!(sums, "t|t");
+    client(&format!("{bin}/pg_amcheck {to} --heapallindexed postgres"));
+    let host = &world.hosts[host];
+    host.sh(&format!("kill -INT {pid}")).ok();
+    until("the database to end", LONG, || {
+        (!host.lives(pid)).then_some(())
+    });
+    host.sh(&format!("{as_user} {bin}/pg_checksums --check -D {at}"))
+        .ok();
+}
