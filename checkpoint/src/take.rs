@@ -108,8 +108,15 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
     let sysv = ipc::sysv::dump(found.root, &mut frozen.source)?;
     let (mut spaces, mut layouts) = (Vec::new(), Vec::new());
     for (i, process) in frozen.source.processes.iter_mut().enumerate() {
+        if frozen.sharing.memory[i] != i {
+            spaces.push(None);
+            continue;
+        }
         let (space, layout) = memory::dump(process, SpaceId(i as u32), found.root, &mut inodes)?;
-        spaces.push(space);
+        if frozen.sharing.shares_memory(i) {
+            process.rest()?;
+        }
+        spaces.push(Some(space));
         layouts.push(layout);
     }
     inodes.settle(found.root)?;
@@ -122,7 +129,7 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
         processes.push(Process {
             pid: process.inside,
             threads: threads::dump(process, &inside, &credentials)?,
-            memory: Some(space),
+            memory: space,
             table: files.table(TableId(i as u32)),
             fs: files.fs(process.pid)?,
             signals: signals::dump(process)?,
@@ -130,6 +137,7 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
             limits: limits::dump(process)?,
             credentials,
         });
+        process.rest()?;
     }
     let subreapers: HashMap<Pid, bool> = processes
         .iter()

@@ -23,9 +23,10 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
     let none = Nested::default();
     let nested = pour.tree.as_ref().map_or(&none, |tree| &tree.nested);
     for (pid, process) in &pour.processes {
-        let space = process.memory.as_ref().ok_or_else(|| gone(*pid))?;
-        memory::protect(target, *pid, space)?;
-        memory::fields(target, *pid, space)?;
+        if let Some(space) = &process.memory {
+            memory::protect(target, *pid, space)?;
+            memory::fields(target, *pid, space)?;
+        }
         let files = pour.files.as_mut().ok_or_else(|| gone(*pid))?;
         files.place(target, *pid, process.table.as_ref(), &process.fs)?;
         let ids: Vec<Pid> = process.threads.iter().map(|thread| thread.tid).collect();
@@ -100,7 +101,11 @@ pub fn standing(pour: &mut Pour) -> Result<Vec<Stopped>> {
                 .find(|t| t.tid == tid)
                 .ok_or_else(|| gone(tid))
         };
-        let leader = tasks.leader.remove()?;
+        // Once for each memory: nobody makes calls any more.
+        let leader = match process.memory {
+            Some(_) => tasks.leader.remove()?,
+            None => tasks.leader.into_task()?,
+        };
         ready.push(threads::release(leader, record(pid)?)?);
         for (tid, stub) in tasks.threads {
             ready.push(threads::release(stub.into_task()?, record(tid)?)?);

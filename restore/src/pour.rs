@@ -4,14 +4,14 @@ use crate::options::Options;
 use crate::phase::Phase;
 use image::container::{Container, Engine};
 use image::files::OpenFiles;
-use image::ids::{Pid, SpaceId};
+use image::ids::{Pid, SpaceId, TableId};
 use image::ipc::sysv::SystemV;
 use image::memory::shared::Objects;
 use image::namespaces::mount::Origin;
 use image::process::Process;
 use image::record::{FROZEN, Frozen, QUEUES, SYSV};
 use image::rootfs::Tree as FileTree;
-use image::tree::Tree;
+use image::tree::{State, Tree};
 use image::{Entry, Kind, Space};
 use kernel::remote::Stub;
 use resources::files::{Opened, Stdio, Terminals, external};
@@ -251,18 +251,67 @@ impl Pour {
 
     fn process(&mut self, process: Process) -> Result<()> {
         let pid = process.pid;
-        let space = process.memory.as_ref().ok_or_else(|| {
-            Error::Refused(format!(
-                "process {pid} of the image has no memory of its own"
-            ))
-        })?;
-        memory::clear(&mut self.target, pid, space)?;
-        memory::map(&mut self.target, pid, space)?;
-        let twice = self.spaces.insert(space.id, pid).is_some();
+        let mut twice = false;
+        if let Some(space) = &process.memory {
+            if self.shared(pid).map(|(own, _)| own) != Some(space.id) {
+                return Err(Error::Refused(format!(
+                    "the memory of process {pid} is not what the tree of the image says"
+                )));
+            }
+            memory::clear(&mut self.target, pid, space)?;
+            memory::map(&mut self.target, pid, space)?;
+            twice = self.spaces.insert(space.id, pid).is_some();
+        }
         if self.processes.insert(pid, process).is_some() || twice {
             return Err(Error::Refused(format!(
                 "process {pid} is in the image twice"
             )));
+        }
+        Ok(())
+    }
+
+    /// What the tree says of the memory and the descriptors of a process.
+    fn shared(&self, pid: Pid) -> Option<(SpaceId, TableId)> {
+        let processes = self.tree.iter().flat_map(|tree| &tree.processes);
+        processes
+            .filter(|process| process.pid == pid)
+            .find_map(|process| match process.state {
+                State::Alive { space, table, .. } => Some((space, table)),
+                State::Dead { .. } => None,
+            })
+    }
+
+    /// Every process has memory and descriptors: its own, or those that it was made with. In a container of an engine a process
+    /// may have been made to execute its program since, which ends all sharing.
+    fn check_shared(&self) -> Result<()> {
+        let tables: HashMap<TableId, Pid> = self
+            .processes
+            .values()
+            .filter_map(|process| Some((process.table.as_ref()?.id, process.pid)))
+            .collect();
+        let carries = |of: Option<&Pid>,
+                       pid: Pid,
+                       same: fn(kernel::Pid, kernel::Pid) -> kernel::Result<bool>,
+                       what: &str| {
+            let carrier = of.ok_or_else(|| {
+                Error::Refused(format!("process {pid} of the image has no {what}"))
+            })?;
+            let ours = |pid: &Pid| self.target.processes.get(pid).map(|process| process.pid);
+            match (ours(carrier), ours(&pid)) {
+                (Some(one), Some(other)) if carrier == &pid || same(one, other)? => Ok(()),
+                _ => Err(Error::Refused(format!(
+                    "process {pid} shares its {what} with process {carrier}, which was made to execute its program, as it must \
+                     where it has no CAP_CHECKPOINT_RESTORE: restore it as a native container (--engine native), or give its \
+                     container that capability"
+                ))),
+            }
+        };
+        for pid in self.processes.keys() {
+            let (space, table) = self.shared(*pid).unzip();
+            let space = space.and_then(|id| self.spaces.get(&id));
+            carries(space, *pid, kernel::kcmp::same_memory, "memory")?;
+            let table = table.and_then(|id| tables.get(&id));
+            carries(table, *pid, kernel::kcmp::same_table, "descriptors")?;
         }
         Ok(())
     }
@@ -295,6 +344,7 @@ impl Pour {
         if let Some(filler) = self.filler.take() {
             filler.finish()?;
         }
+        self.check_shared()?;
         let missing = self
             .target
             .processes

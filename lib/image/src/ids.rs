@@ -20,6 +20,10 @@ id!(/// A descriptor table (`struct files_struct`): what `CLONE_FILES` shares.
     TableId);
 id!(/// An address space (`struct mm_struct`): what `CLONE_VM` shares.
     SpaceId);
+id!(/// Working directory, root and umask (`struct fs_struct`): what `CLONE_FS` shares.
+    FsId);
+id!(/// Signal actions (`struct sighand_struct`): what `CLONE_SIGHAND` shares.
+    ActionsId);
 id!(/// A piece of memory shared between address spaces: anonymous, memfd or SysV.
     SharedId);
 id!(/// A mount in the container's mount namespace (the mountinfo id at the source).

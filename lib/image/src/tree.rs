@@ -1,7 +1,7 @@
 //! `tree.json`: who is whose child, and what they share. The shape of the task tree, before anything is poured into it.
 
 use crate::files::tty::Terminal;
-use crate::ids::{Pid, SpaceId, TableId};
+use crate::ids::{ActionsId, FsId, Pid, SpaceId, TableId};
 use crate::namespaces::nested::Nested;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,10 @@ pub enum State {
         space: SpaceId,
         /// Its descriptor table.
         table: TableId,
+        /// Its working directory, root and umask, of which each process has its own record.
+        fs: FsId,
+        /// Its signal actions, likewise.
+        actions: ActionsId,
         /// Stopped by a signal (SIGSTOP, SIGTSTP …) when it was taken: stopped again afterwards.
         stopped: bool,
         /// `PR_SET_CHILD_SUBREAPER` is set.

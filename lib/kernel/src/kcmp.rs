@@ -9,6 +9,7 @@ const FILE: u64 = 0;
 const VM: u64 = 1;
 const FILES: u64 = 2;
 const FS: u64 = 3;
+const SIGHAND: u64 = 4;
 const SYSVSEM: u64 = 6;
 const EPOLL_TFD: u64 = 7;
 
@@ -53,16 +54,20 @@ pub enum Kind {
     Table,
     /// Working directory, root and umask.
     Fs,
+    /// Signal actions.
+    Actions,
     /// What is taken back on semaphores of System V when they end (`SEM_UNDO`).
     Undo,
 }
 
 impl Kind {
-    fn order(self, first: Pid, second: Pid) -> Result<Ordering> {
+    /// Orders two tasks by such an object of theirs.
+    pub fn order(self, first: Pid, second: Pid) -> Result<Ordering> {
         let kind = match self {
             Kind::Memory => VM,
             Kind::Table => FILES,
             Kind::Fs => FS,
+            Kind::Actions => SIGHAND,
             Kind::Undo => SYSVSEM,
         };
         kcmp((first, second), kind, 0, 0)

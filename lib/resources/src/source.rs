@@ -62,6 +62,12 @@ impl Source {
 }
 
 impl SourceProcess {
+    /// Ends the calls in its threads until the next one is made: those of a process with which it shares its memory are made in the same place.
+    pub fn rest(&mut self) -> Result<()> {
+        let mut threads = self.threads.iter_mut();
+        Ok(threads.try_for_each(|thread| thread.guest.rest())?)
+    }
+
     /// Its leader, in which calls for the whole process are made.
     pub fn leader(&mut self) -> Result<&mut SourceThread> {
         let pid = self.pid;

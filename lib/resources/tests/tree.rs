@@ -65,7 +65,8 @@ fn shape(pid: i32) -> String {
         .filter(|p| p.numbers("NSpid").unwrap().len() > 1)
         .map_or(0, |p| p.numbers("NSpid").unwrap()[1]);
     let dead = if stat.state == 'Z' {
-        format!(" dead {} {}", stat.exit_code(), stat.comm)
+        let (status, signal) = (stat.exit_code(), stat.exit_signal());
+        format!(" dead {status} {} {signal}", stat.comm)
     } else {
         String::new()
     };
@@ -200,6 +201,66 @@ fn sessions_and_groups_come_out_right_also_where_their_leaders_are_gone() {
     );
 }
 
+/// A subreaper that has taken orphans of two sessions, one of them led by nobody any more; process 1 has taken others of
+/// the same two, past the subreaper. And a group whose founder has left it.
+const STRANGE: &str = "python3 -c '
+import ctypes, os, time
+def subreaper(on): ctypes.CDLL(None).prctl(36, on, 0, 0, 0)
+def fork(play):
+    pid = os.fork()
+    if pid == 0: play(); time.sleep(1000)
+    return pid
+def gone(play): os.waitpid(fork(lambda: (play(), os._exit(0))), 0)
+def leader(): os.setsid(); gone(lambda: fork(int)); time.sleep(0.1)
+def second():
+    # Both its children fall past the subreaper, which is none for a moment.
+    subreaper(0); gone(lambda: (os.setsid(), fork(int), gone(lambda: fork(int)))); subreaper(1)
+    gone(lambda: (os.setsid(), fork(int)))
+    fork(lambda: (leader(), gone(lambda: fork(int))))
+    fork(lambda: os.setsid())
+def founder():
+    os.setpgid(0, 0); mine = os.getpid()
+    other = fork(int); os.setpgid(other, mine)
+    third = fork(int); os.setpgid(third, third); os.setpgid(0, third)
+fork(second)
+fork(founder)
+gone(lambda: fork(leader))
+time.sleep(0.8); print(\"ready\", flush=True); time.sleep(1000)' & wait";
+
+#[test]
+fn orphans_of_many_sessions_fall_to_whom_they_fell() {
+    grows_again(STRANGE);
+}
+
+#[test]
+fn a_vfork_that_takes_too_long_is_named() {
+    let fifo = std::env::temp_dir().join(format!("vfork-{}", std::process::id()));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let script = format!(
+        "python3 -c '
+import os
+print(\"ready\", flush=True)
+opens = [(os.POSIX_SPAWN_OPEN, 0, \"{}\", os.O_RDONLY, 0)]
+os.posix_spawn(\"/bin/sleep\", [\"sleep\", \"1000\"], {{}}, file_actions=opens); os.wait()'",
+        fifo.display()
+    );
+    let waits = Contained::new(&script);
+    std::thread::sleep(Duration::from_millis(200));
+    // What does not stop is let go of when the tracer ends.
+    let root = waits.root;
+    let refused = std::thread::spawn(move || tree::freeze(root, None, None).unwrap_err());
+    let said = refused.join().unwrap();
+    assert_eq!(said.exit_code(), 4);
+    assert!(said.to_string().contains("made by vfork"), "{said}");
+    let opened = std::fs::File::options().write(true).open(&fifo).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let frozen = tree::freeze(waits.root, None, None).unwrap();
+    assert!(frozen.source.processes.len() > 1);
+    frozen.thaw().unwrap();
+    drop(opened);
+    std::fs::remove_file(&fifo).unwrap();
+}
+
 #[test]
 fn zombies_stay_dead_as_they_died() {
     grows_again(
@@ -211,6 +272,10 @@ def child(how):
 child(lambda: os._exit(3))
 child(lambda: os.kill(os.getpid(), signal.SIGTERM))
 child(lambda: os.kill(os.getpid(), signal.SIGKILL))
+import ctypes
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+for says in (0, signal.SIGUSR2):
+    if ctypes.CDLL(None).syscall(56, int(says), 0, 0, 0, 0) == 0: os._exit(5)
 time.sleep(0.2); print(\"ready\", flush=True); time.sleep(1000)' & wait",
     );
 }

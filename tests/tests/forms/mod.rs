@@ -3,7 +3,7 @@
 
 use ferry_tests::built;
 use image::header::Created;
-use image::ids::{SpaceId, TableId};
+use image::ids::{ActionsId, FsId, SpaceId, TableId};
 use image::tree::{Process, State, Tree};
 use image::{Header, Member, MemberKind, Pages, Range, Space, Writer};
 use std::io::{Read, Write};
@@ -99,6 +99,8 @@ pub fn start<W: Write>(out: W, header: &Header) -> Writer<W> {
             threads: vec![1],
             space: SpaceId(1),
             table: TableId(1),
+            fs: FsId(1),
+            actions: ActionsId(1),
             stopped: false,
             subreaper: false,
         },

@@ -27,8 +27,8 @@ pub fn setpgid(pid: Pid, pgid: Pid) -> Call {
 }
 
 /// `PR_SET_CHILD_SUBREAPER` (prctl(2)).
-pub fn set_child_subreaper() -> Call {
-    prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
+pub fn set_child_subreaper(on: bool) -> Call {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, on.into())
 }
 
 /// `PR_SET_NAME`: the name at an address in the task, ended by NUL.

@@ -149,7 +149,7 @@ fn running(pid: kernel::Pid, around: &mut Surroundings) -> Result<Vec<borrowed::
     Ok(seen)
 }
 
-/// Processes and threads that share, or do not share, what they should (clone(2), `CLONE_FILES`, `CLONE_FS`).
+/// Threads that do not share what they should (clone(2), `CLONE_FILES`, `CLONE_FS`).
 fn sharing(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
     let mut found = Vec::new();
     let mut say = |pid: kernel::Pid, what: String, remedy: &str| {
@@ -164,28 +164,7 @@ fn sharing(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
         Err(e) if is_gone(&e) => Ok(otherwise),
         result => result,
     };
-    let mut shared = [
-        (Kind::Memory, "its memory", "CLONE_VM"),
-        (Kind::Table, "its descriptors", "CLONE_FILES"),
-        (Kind::Fs, "its working directory", "CLONE_FS"),
-    ]
-    .map(|(kind, what, flag)| (Sharers::of(kind), what, flag));
     for pid in pids {
-        for (sharers, what, flag) in &mut shared {
-            match sharers.meet(*pid) {
-                Ok(Some(other)) => {
-                    let remedy = format!("such processes ({flag}) are not supported yet");
-                    say(
-                        *pid,
-                        format!("it shares {what} with process {other}"),
-                        &remedy,
-                    );
-                    break;
-                }
-                Err(e) if !is_gone(&e) => return Err(e.into()),
-                _ => (),
-            }
-        }
         for tid in Proc::process(*pid).numbers("task").unwrap_or_default() {
             let same =
                 alive(kcmp::same_table(*pid, tid), true)? && alive(kcmp::same_fs(*pid, tid), true)?;

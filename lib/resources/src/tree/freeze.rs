@@ -1,9 +1,11 @@
 //! Stops every task of a container by ptrace, until no new one appears. The stops end with us: whatever happens to
 //! `checkpoint`, the container runs on.
 
-use crate::{Error, Result, Source, SourceProcess, SourceThread};
+use super::Sharing;
+use crate::{Blocker, Error, Result, Source, SourceProcess, SourceThread};
 use image::sockets::tcp::Connections;
 use kernel::arch;
+use kernel::kcmp;
 use kernel::pidfd::PidFd;
 use kernel::proc::{Proc, family, stat, status};
 use kernel::ptrace::{self, Event, Polled, Running, Stopped, options};
@@ -21,6 +23,8 @@ const ECHILD: i32 = 10;
 pub struct Frozen {
     /// Its live processes.
     pub source: Source,
+    /// What its processes share, by their places in the source.
+    pub sharing: Sharing,
     /// Its zombies, by our pid.
     pub zombies: Vec<stat::Stat>,
     /// Processes that were stopped by a signal.
@@ -45,17 +49,45 @@ pub fn freeze(
     namespace: Option<&Path>,
     spared: Option<kernel::Pid>,
 ) -> Result<Frozen> {
+    let mut late = Vec::new();
     for _ in 0..ATTEMPTS {
         let mut pass = Pass::default();
+        pass.go_on_with(late)?;
         match pass.stop_all(root, namespace, spared)? {
             Some(family) => return pass.assemble(root, family),
-            None => pass.let_go()?,
+            None => late = pass.let_go()?,
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    Err(Error::Refused(format!(
-        "process {root} or one of its descendants does not stop: it waits in the kernel without a break; try again later"
-    )))
+    // Those that are still asked to stop are let go of by the kernel when we end.
+    let late = late.first().map_or(root, |(_, running)| running.tid());
+    let (what, remedy) = match vforked(late) {
+        Some(child) => (
+            format!(
+                "it waits for its child {child}, made by vfork, which neither executes a program nor ends"
+            ),
+            "try again when it has",
+        ),
+        None => (
+            "it waits in the kernel without a break".into(),
+            "try again later",
+        ),
+    };
+    Err(Error::Blocked(vec![Blocker {
+        pid: late,
+        place: String::new(),
+        what,
+        remedy: remedy.into(),
+    }]))
+}
+
+/// The child that a task has given its memory for a while, and waits for.
+fn vforked(tid: kernel::Pid) -> Option<kernel::Pid> {
+    let children = Proc::thread(tid, tid).text("children").ok()?;
+    let mut children = children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
+    children.find(|child| kcmp::same_memory(tid, *child).unwrap_or(false))
 }
 
 /// One attempt at stopping everything.
@@ -92,7 +124,7 @@ impl Pass {
                     }
                 }
             }
-            if !found {
+            if !found && self.late.is_empty() {
                 return Ok(Some(family));
             }
             let deadline = Instant::now() + PATIENCE;
@@ -122,17 +154,30 @@ impl Pass {
         Ok(())
     }
 
-    /// Lets all tasks go on.
-    fn let_go(self) -> Result<()> {
+    /// Begins with tasks that were asked to stop before.
+    fn go_on_with(&mut self, late: Vec<(kernel::Pid, Running)>) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        for (pid, running) in late {
+            self.known.insert(running.tid());
+            self.hold(pid, running, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Lets all tasks go on, but for those that even now do not stop to be let go.
+    fn let_go(self) -> Result<Vec<(kernel::Pid, Running)>> {
         for task in self.held.into_values().flat_map(HashMap::into_values) {
             release(task)?;
         }
-        for (_, running) in self.late {
-            if let Wait::Stopped(task, _) = until_stopped(running, None)? {
-                release(task)?;
+        let (mut still, deadline) = (Vec::new(), Instant::now() + PATIENCE / 4);
+        for (pid, running) in self.late {
+            match until_stopped(running, Some(deadline))? {
+                Wait::Stopped(task, _) => release(task)?,
+                Wait::Late(running) => still.push((pid, running)),
+                Wait::Gone => (),
             }
         }
-        Ok(())
+        Ok(still)
     }
 
     fn assemble(mut self, root: kernel::Pid, family: Vec<stat::Stat>) -> Result<Frozen> {
@@ -149,7 +194,9 @@ impl Pass {
                 zombies.push(now);
             }
         }
+        let pids: Vec<kernel::Pid> = processes.iter().map(|process| process.pid).collect();
         Ok(Frozen {
+            sharing: Sharing::of(&pids)?,
             source: Source {
                 processes,
                 inside,

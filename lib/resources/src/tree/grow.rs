@@ -32,7 +32,9 @@ pub fn grow(
     terminals: &Terminals,
 ) -> Result<Grown> {
     let start = if first_is_root { tree.root } else { OUTSIDE };
-    let steps = plan(tree, start).map_err(Error::Refused)?;
+    // Numbers of ours may be theirs, where they live among us.
+    let taken = |pid| std::path::Path::new(&format!("/proc/{pid}")).exists();
+    let steps = plan(tree, start, &taken).map_err(Error::Refused)?;
     let mut numbers = Numbers::of(first.tid(), tree)?;
     if first_is_root {
         memory::empty(&mut first)?;
@@ -122,6 +124,7 @@ fn make(
             child,
             sibling,
             exit_signal,
+            shares,
         } => {
             // The kernel takes a sibling's exit signal from its creator, and wants none given (kernel/fork.c).
             let (flags, exit_signal) = if sibling {
@@ -135,7 +138,7 @@ fn make(
                 numbers,
                 creator,
                 child,
-                (flags | way.flags, exit_signal),
+                (flags | way.flags | shares.flags(), exit_signal),
             )?;
             if creator == OUTSIDE {
                 memory::empty(&mut stub)?;
@@ -175,8 +178,8 @@ fn make(
                 }
             };
         }
-        Step::Subreaper { pid } => {
-            task(tasks, pid)?.must("PR_SET_CHILD_SUBREAPER", call::set_child_subreaper())?;
+        Step::Subreaper { pid, on } => {
+            task(tasks, pid)?.must("PR_SET_CHILD_SUBREAPER", call::set_child_subreaper(on))?;
         }
         Step::End { pid, parent } => {
             take(tasks, pid)?.last_call(call::exit_group(0))?;

@@ -5,6 +5,7 @@ mod grow;
 mod numbers;
 mod pids;
 mod plan;
+mod sharing;
 mod take;
 
 pub use freeze::{Frozen, freeze};
@@ -13,4 +14,5 @@ pub use numbers::Numbers;
 pub(crate) use numbers::{Born, Patience, used};
 pub(crate) use pids::go;
 pub use plan::OUTSIDE;
+pub use sharing::Sharing;
 pub use take::{blockers, dump};

@@ -4,7 +4,7 @@ use super::freeze::Frozen;
 use super::plan::{OUTSIDE, plan};
 use crate::namespaces::nested;
 use crate::{Blocker, Error, Result};
-use image::ids::{Pid, SpaceId, TableId};
+use image::ids::{ActionsId, FsId, Pid, SpaceId, TableId};
 use image::namespaces::nested::Nested;
 use image::tree::{Process, State, Tree};
 use kernel::proc::{stat, status};
@@ -62,14 +62,16 @@ pub fn dump(
     last_pid: Option<Pid>,
     stub: u64,
 ) -> Result<Tree> {
-    let source = &frozen.source;
+    let (source, sharing) = (&frozen.source, &frozen.sharing);
     let inside: HashSet<Pid> = source.inside.values().copied().collect();
     let mut processes = Vec::new();
     for (i, process) in source.processes.iter().enumerate() {
         let state = State::Alive {
             threads: process.threads.iter().map(|t| t.inside).collect(),
-            space: SpaceId(i as u32),
-            table: TableId(i as u32),
+            space: SpaceId(sharing.memory[i] as u32),
+            table: TableId(sharing.tables[i] as u32),
+            fs: FsId(sharing.fs[i] as u32),
+            actions: ActionsId(sharing.actions[i] as u32),
             stopped: frozen.stopped.contains(&process.pid),
             subreaper: subreapers(process.inside),
         };
@@ -96,12 +98,12 @@ pub fn dump(
     };
     // What cannot grow again must be known now, not on the other host.
     let first = if root == 1 { root } else { OUTSIDE };
-    plan(&tree, first).map_err(|what| {
+    plan(&tree, first, &|_| false).map_err(|what| {
         Error::Blocked(vec![Blocker {
             pid: 0,
             place: "process tree".into(),
             what,
-            remedy: "such sessions and groups are not supported yet".into(),
+            remedy: "no order of forks makes such a tree".into(),
         }])
     })?;
     Ok(tree)
