@@ -18,6 +18,8 @@ pub mod last_pid;
 pub mod mount;
 pub mod mqueue;
 pub mod namespaces;
+pub mod netlink;
+pub mod network;
 pub mod nftables;
 pub mod nsfs;
 pub mod open;

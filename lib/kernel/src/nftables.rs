@@ -8,6 +8,7 @@ use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_NETFI
 use std::net::{IpAddr, SocketAddr};
 
 mod message;
+pub mod ruleset;
 
 use message::{Batch, Rule};
 
