@@ -6,11 +6,12 @@ use crate::options::Options;
 use crate::phase::Phase;
 use crate::pour::Pour;
 use anyhow::{Context, anyhow};
-use image::container::Container;
+use image::container::{Container, Engine};
 use image::sockets::tcp::Connections;
 use image::{Header, Reader, header};
 use kernel::namespaces::Kind;
 use resources::namespaces::is_own;
+use resources::namespaces::network::{self, Uplinks};
 use resources::namespaces::time::Clocks;
 use resources::sockets::tcp;
 use resources::vessel;
@@ -57,6 +58,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
         maker::make(&container, &options, clocks)
     })
     .map_err(failure)?;
+    network(&mut *vessel, &container).map_err(failure)?;
     let made = Instant::now();
     let silence = Silence {
         quiet: quiet(&mut *vessel, connections).map_err(failure)?,
@@ -86,6 +88,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     }
     let console = pour.console.take();
     let running = timed(&mut stats, &options, Phase::Release, || {
+        filter(&mut pour, &container)?;
         release(pour, silence)
     })
     .map_err(failure)?;
@@ -209,6 +212,38 @@ fn quiet(
             tcp::quiet(pid).map(Some)
         }
         quiet => Ok(quiet),
+    }
+}
+
+/// In a network that an engine has made: what the container had there besides.
+fn network(vessel: &mut dyn vessel::Vessel, container: &Container) -> resources::Result<()> {
+    match container.namespaces.network.own() {
+        Some(record)
+            if vessel.engine() != Engine::Native && is_own(vessel.pid(), Kind::Network)? =>
+        {
+            network::restore_under(vessel.pid(), record, uplinks(vessel, container))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn uplinks(vessel: &dyn vessel::Vessel, container: &Container) -> Uplinks {
+    let here = vessel.addresses();
+    let kept = |address: &IpAddr| address.is_ipv6() || here.contains(address);
+    match container.addresses.iter().all(kept) {
+        true => Uplinks::Kept,
+        false => Uplinks::New,
+    }
+}
+
+/// The packet filter of the container, where it has a network of its own again: from here on it counts.
+fn filter(pour: &mut Pour, container: &Container) -> resources::Result<()> {
+    let pid = pour.vessel.pid();
+    match container.namespaces.network.own() {
+        Some(record) if is_own(pid, Kind::Network)? => {
+            network::resume(pid, record, uplinks(&*pour.vessel, container))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -79,6 +79,8 @@ pub struct Veth<'a> {
     pub peer: &'a str,
     /// Hardware address of the other end.
     pub peer_mac: [u8; 6],
+    /// Index of the other end; 0 for any.
+    pub peer_index: u32,
     /// Largest packet of both, bytes.
     pub mtu: u32,
     /// Whose namespace the other end is in.
@@ -177,6 +179,7 @@ impl Rtnetlink {
     /// Makes a pair of virtual links.
     pub fn add_veth(&mut self, veth: &Veth) -> Result<()> {
         let mut peer = LinkMessage::default();
+        peer.header.index = veth.peer_index;
         peer.attributes = vec![
             LinkAttribute::IfName(veth.peer.into()),
             LinkAttribute::Mtu(veth.mtu),
@@ -495,6 +498,7 @@ mod tests {
                 bridge: bridge.index,
                 peer: "eth0",
                 peer_mac: [2, 0, 0, 0, 0, 9],
+                peer_index: 7,
                 mtu: 1400,
                 pid: guest.pid(),
             })

@@ -1,19 +1,51 @@
-//! Links, addresses and routes (network_namespaces(7)), from rtnetlink(7).
+//! Links, addresses, routes and packet filters (network_namespaces(7)), from rtnetlink(7), nf_tables and ctnetlink.
 
+use crate::bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// An own network namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
     /// Links, `lo` first.
     pub links: Vec<Link>,
-    /// Unicast routes that are not there of themselves.
-    pub routes: Vec<Route>,
+    /// What is told to the kernel's tables.
+    pub tables: Tables,
+    /// The rule set of nf_tables, in the order in which it is made: it takes effect as a whole.
+    pub filter: Vec<Filter>,
+    /// Connections that the packet filter knows: what follows the header of `IPCTNL_MSG_CT_NEW`.
+    pub connections: Vec<Bytes>,
     /// Files under `/proc/sys/net` that differ from what a new namespace has.
     pub sysctls: BTreeMap<String, String>,
+}
+
+/// What is told to the kernel's tables, each entry in the kernel's own words: what follows the header of the message
+/// named. Indexes of links in them are those of [`Link::index`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tables {
+    /// `RTM_NEWADDR`, those left out that the kernel makes of hardware addresses.
+    pub addresses: Vec<Bytes>,
+    /// `RTM_NEWNEXTHOP`, groups last.
+    pub next_hops: Vec<Bytes>,
+    /// `RTM_NEWROUTE` of all tables, those left out that come with addresses or from routers.
+    pub routes: Vec<Bytes>,
+    /// `RTM_NEWRULE`, all of them.
+    pub rules: Vec<Bytes>,
+    /// `RTM_NEWNEIGH`: permanent ones, those answered for, and what bridges were told.
+    pub neighbours: Vec<Bytes>,
+}
+
+/// One object of nf_tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// `NFT_MSG_NEWTABLE` and so on.
+    pub message: u16,
+    /// What follows the message's header.
+    pub body: Bytes,
 }
 
 /// One link.
@@ -32,7 +64,21 @@ pub struct Link {
     pub mtu: u32,
     /// Switched on (`IFF_UP`).
     pub up: bool,
-    /// Its addresses, link-local ones left out.
+    /// `IFF_NOARP`, `IFF_PROMISC`, `IFF_ALLMULTI`, `IFF_MULTICAST`.
+    pub flags: u32,
+    /// How many packets may wait (`IFLA_TXQLEN`).
+    pub queue_length: u32,
+    /// Its group (`IFLA_GROUP`).
+    pub group: u32,
+    /// A name for people (`IFLA_IFALIAS`).
+    pub alias: Option<String>,
+    /// The bridge it is a port of, by index.
+    pub master: Option<u32>,
+    /// What is particular to its kind (`IFLA_INFO_DATA`).
+    pub settings: Bytes,
+    /// What is particular to it as a port (`IFLA_INFO_SLAVE_DATA`).
+    pub port: Bytes,
+    /// Its addresses, link-local ones left out: what it is reached by. [`Tables::addresses`] has all of them.
     pub addresses: Vec<Address>,
 }
 
@@ -42,8 +88,23 @@ pub struct Link {
 pub enum LinkKind {
     /// `lo`.
     Loopback,
-    /// One end of a pair, the other one outside.
+    /// It leads outside: one end of a pair with the other one there, or a macvlan on a link that is there. It is made by
+    /// whatever makes the container's network.
     Veth,
+    /// One end of a pair with both ends here.
+    Pair {
+        /// The other end, by index.
+        peer: u32,
+    },
+    /// A bridge.
+    Bridge,
+    /// A link that swallows everything.
+    Dummy,
+    /// Another hardware address of a link that is here too.
+    Macvlan {
+        /// That link, by index.
+        lower: u32,
+    },
 }
 
 /// An address of a link.
@@ -54,20 +115,4 @@ pub struct Address {
     pub address: IpAddr,
     /// Bits of its network.
     pub prefix: u8,
-}
-
-/// A unicast route of the main table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// Where to; absent for the default route.
-    pub destination: Option<Address>,
-    /// By way of; absent where directly.
-    pub gateway: Option<IpAddr>,
-    /// Out of the link of this name.
-    pub link: String,
-    /// Metric; absent where the kernel's own.
-    pub metric: Option<u32>,
-    /// IP version, 4 or 6.
-    pub version: u8,
 }

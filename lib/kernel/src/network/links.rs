@@ -250,6 +250,11 @@ pub fn settle(netlink: &mut Netlink, link: &Link, index: u32) -> Result<()> {
     netlink.change(&what, NEWLINK, 0, &body)
 }
 
+/// Whether a bridge filters by VLAN (`IFLA_BR_VLAN_FILTERING`).
+pub fn filters_vlans(bridge: &Link) -> bool {
+    find(&attributes(&bridge.settings), 7).is_some_and(|a| a.value.first() != Some(&0))
+}
+
 /// Queueing disciplines that somebody has chosen (tc(8)): the link's index and the kind.
 pub fn disciplines(netlink: &mut Netlink) -> Result<Vec<(u32, String)>> {
     // struct tcmsg: family, interface, handle, parent, info.

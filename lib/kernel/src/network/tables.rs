@@ -194,9 +194,7 @@ fn cleaned(table: Table, body: &[u8]) -> Option<Vec<u8>> {
     let kept = all.iter().filter(|a| !without.contains(&a.kind));
     for a in kept {
         match (table, a.kind) {
-            (Table::Routes, MULTIPATH) => {
-                bytes.extend(attribute(MULTIPATH, &hops(a.value, |i| Some(i))?))
-            }
+            (Table::Routes, MULTIPATH) => bytes.extend(attribute(MULTIPATH, &hops(a.value, Some)?)),
             _ => bytes.extend(a.whole()),
         }
     }

@@ -1,11 +1,21 @@
-//! Links, addresses and routes (network_namespaces(7)), by rtnetlink(7).
+//! Links, addresses, routes and packet filters (network_namespaces(7)): by rtnetlink(7), nf_tables and ctnetlink. Most of it
+//! is kept in the kernel's own words and told again in the same; links have their indexes again where these are free.
 
-use crate::{Blocker, Result};
-use image::namespaces::network::{Address, Link, LinkKind, Network, Route};
+use crate::{Blocker, Error, Result};
+use image::bytes::Bytes;
+use image::namespaces::network::{Address, Filter, Link, LinkKind, Network, Tables};
+use kernel::network::links::{self, BY_HAND, UP};
+use kernel::network::tables::{self, Table};
+use kernel::network::{conntrack, legacy};
+use kernel::nftables::ruleset;
 use kernel::rtnetlink::{self, Rtnetlink};
 use kernel::{Namespace, Pid, within};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+
+mod give;
+
+pub use give::{Uplinks, loopback, restore, restore_under, resume};
 
 /// Sysctls of a network namespace that programs rest on, and that a new one may have otherwise.
 const SYSCTLS: [&str; 6] = [
@@ -17,74 +27,114 @@ const SYSCTLS: [&str; 6] = [
     "net/ipv4/tcp_keepalive_time",
 ];
 
+/// The beginning of the names of our own tables of nf_tables, which stay behind.
+const OURS: &str = "ferry-";
+
 /// Takes the network of the process's namespace.
 pub fn dump(root: Pid) -> Result<Network> {
-    let (links, addresses, routes, sysctls) = look(root)?;
-    let names: BTreeMap<u32, String> = links.iter().map(|l| (l.index, l.name.clone())).collect();
-    let mut links: Vec<Link> = links
-        .into_iter()
-        .filter_map(|link| {
-            Some(Link {
-                kind: kind(&link)?,
-                addresses: addresses
-                    .iter()
-                    .filter(|a| a.link == link.index && (link.loopback || !a.narrow))
-                    .map(|a| Address {
-                        address: a.address,
-                        prefix: a.prefix,
-                    })
-                    .collect(),
-                index: link.index,
-                mac: text(&link.mac),
-                mtu: link.mtu,
-                up: link.up,
-                name: link.name,
-            })
-        })
+    let seen = look(root)?;
+    let mut links: Vec<Link> = seen
+        .links
+        .iter()
+        .filter_map(|link| Some(record(link, kind(link)?, &seen.addresses)))
         .collect();
     links.sort_by_key(|link| (link.kind != LinkKind::Loopback, link.index));
-    let routes = routes
-        .iter()
-        .filter(|route| !route.automatic)
-        .filter_map(|route| {
-            Some(Route {
-                destination: route
-                    .destination
-                    .map(|(address, prefix)| Address { address, prefix }),
-                gateway: route.gateway,
-                link: names.get(&route.link?)?.clone(),
-                metric: route.metric,
-                version: if route.v6 { 6 } else { 4 },
-            })
-        })
-        .collect();
+    let [addresses, next_hops, routes, rules, neighbours] = seen.tables;
     Ok(Network {
         links,
-        routes,
-        sysctls,
+        tables: Tables {
+            addresses,
+            next_hops,
+            routes,
+            rules,
+            neighbours,
+        },
+        filter: seen.filter,
+        connections: seen.connections,
+        sysctls: seen.sysctls,
     })
 }
 
-type Seen = (
-    Vec<rtnetlink::Link>,
-    Vec<rtnetlink::Address>,
-    Vec<rtnetlink::Route>,
-    BTreeMap<String, String>,
-);
+fn record(link: &links::Link, kind: LinkKind, addresses: &[rtnetlink::Address]) -> Link {
+    Link {
+        kind,
+        addresses: addresses
+            .iter()
+            .filter(|a| a.link == link.index && (link.is_loopback() || !a.narrow))
+            .map(|a| Address {
+                address: a.address,
+                prefix: a.prefix,
+            })
+            .collect(),
+        index: link.index,
+        mac: text(&link.mac),
+        mtu: link.mtu,
+        up: link.flags & UP != 0,
+        flags: link.flags & BY_HAND,
+        queue_length: link.queue_length,
+        group: link.group,
+        alias: link.alias.clone(),
+        master: link.master,
+        settings: Bytes(link.settings.clone()),
+        port: Bytes(link.port.clone()),
+        name: link.name.clone(),
+    }
+}
+
+/// In the order in which they are filled.
+const TABLES: [Table; 5] = [
+    Table::Addresses,
+    Table::NextHops,
+    Table::Routes,
+    Table::Rules,
+    Table::Neighbours,
+];
+
+/// What there is, as it is seen.
+struct Seen {
+    links: Vec<links::Link>,
+    addresses: Vec<rtnetlink::Address>,
+    /// In the order of [`TABLES`].
+    tables: [Vec<Bytes>; 5],
+    filter: Vec<Filter>,
+    connections: Vec<Bytes>,
+    disciplines: Vec<(u32, String)>,
+    legacy: Vec<String>,
+    sysctls: BTreeMap<String, String>,
+}
 
 fn look(root: Pid) -> Result<Seen> {
+    let legacy = legacy::Names::of(root);
     let seen = within(root, &[Namespace::Net], || -> kernel::Result<Seen> {
-        let mut rt = Rtnetlink::open()?;
+        let mut netlink = links::open()?;
+        let mut tables: [Vec<Bytes>; 5] = Default::default();
+        for (table, entries) in TABLES.into_iter().zip(&mut tables) {
+            *entries = tables::list(&mut netlink, table)?
+                .into_iter()
+                .map(Bytes)
+                .collect();
+        }
+        let filter = ruleset::list(OURS)?
+            .into_iter()
+            .map(|object| Filter {
+                message: object.kind,
+                body: Bytes(object.body),
+            })
+            .collect();
         let sysctls = SYSCTLS.iter().filter_map(|name| {
             let value = sysctl(name)?;
             Some((name.to_string(), value))
         });
-        Ok((
-            rt.links()?,
-            rt.addresses()?,
-            rt.routes()?,
-            sysctls.collect(),
-        ))
+        Ok(Seen {
+            links: links::list(&mut netlink)?,
+            addresses: Rtnetlink::open()?.addresses()?,
+            tables,
+            filter,
+            connections: conntrack::list()?.into_iter().map(Bytes).collect(),
+            disciplines: links::disciplines(&mut netlink)?,
+            legacy: legacy.in_use()?,
+            sysctls: sysctls.collect(),
+        })
     })??;
     Ok(seen)
 }
@@ -94,10 +144,15 @@ fn sysctl(name: &str) -> Option<String> {
     Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-fn kind(link: &rtnetlink::Link) -> Option<LinkKind> {
-    match link.kind.as_str() {
-        _ if link.loopback => Some(LinkKind::Loopback),
-        "veth" => Some(LinkKind::Veth),
+fn kind(link: &links::Link) -> Option<LinkKind> {
+    match (link.kind.as_str(), link.lower) {
+        _ if link.is_loopback() => Some(LinkKind::Loopback),
+        ("veth", Some(peer)) if !link.lower_elsewhere => Some(LinkKind::Pair { peer }),
+        ("veth", _) => Some(LinkKind::Veth),
+        ("macvlan", Some(lower)) if !link.lower_elsewhere => Some(LinkKind::Macvlan { lower }),
+        ("macvlan", _) => Some(LinkKind::Veth),
+        ("bridge", _) => Some(LinkKind::Bridge),
+        ("dummy", _) => Some(LinkKind::Dummy),
         _ => None,
     }
 }
@@ -118,98 +173,75 @@ pub fn mac(text: &str) -> Option<[u8; 6]> {
     fields.next().is_none().then_some(bytes)
 }
 
-/// The addresses a process is reached by: neither loopback nor link-local.
+/// The addresses a process is reached by: neither loopback nor link-local, and in a network of its own those of the links
+/// that lead outside.
 pub fn addresses(root: Pid) -> Result<Vec<IpAddr>> {
-    let (_, addresses, ..) = look(root)?;
-    Ok(addresses
+    let own = super::is_own(root, kernel::namespaces::Kind::Network)?;
+    let (links, listed) = within(root, &[Namespace::Net], || {
+        let links = links::list(&mut links::open()?)?;
+        Ok::<_, kernel::Error>((links, Rtnetlink::open()?.addresses()?))
+    })??;
+    let leads_outside = |index: u32| {
+        let link = links.iter().find(|l| l.index == index);
+        link.is_some_and(|l| kind(l) == Some(LinkKind::Veth))
+    };
+    Ok(listed
         .into_iter()
-        .filter(|a| !a.narrow && !a.address.is_loopback())
+        .filter(|a| !a.narrow && !a.address.is_loopback() && (!own || leads_outside(a.link)))
         .map(|a| a.address)
         .collect())
 }
 
-/// Links that cannot be made again.
+/// What of a network cannot be made again.
 pub fn blockers(root: Pid) -> Result<Vec<Blocker>> {
-    let (links, ..) = look(root)?;
-    // Devices that the kernel makes in every namespace of itself (net.core.fb_tunnels_only_for_init_net) are not the
-    // container's doing; switched off they carry nothing.
-    Ok(links
-        .iter()
-        .filter(|link| kind(link).is_none() && link.up)
-        .map(|link| Blocker {
-            pid: root,
-            place: format!("network link {}", link.name),
-            what: match link.kind.as_str() {
+    let blocker = |place: String, what: String, remedy: &str| Blocker {
+        pid: root,
+        place,
+        what,
+        remedy: remedy.into(),
+    };
+    let seen = match look(root) {
+        Err(Error::Kernel(kernel::Error::Unsupported { what })) => {
+            return Ok(vec![blocker("network".into(), what, "remove it")]);
+        }
+        seen => seen?,
+    };
+    let mut found = Vec::new();
+    for link in &seen.links {
+        let place = || format!("network link {}", link.name);
+        // Devices that the kernel makes in every namespace of itself (net.core.fb_tunnels_only_for_init_net) are not the
+        // container's doing; switched off they carry nothing.
+        if kind(link).is_none() && link.flags & UP != 0 {
+            let what = match link.kind.as_str() {
                 "" => "a network device of the host's".into(),
                 kind => format!("a link of kind {kind}"),
-            },
-            remedy: "remove it or switch it off, and reach the container by a veth pair".into(),
-        })
-        .collect())
-}
-
-/// Gives the namespace of process `pid` its loopback, sysctls, addresses and routes; the links are there already.
-pub fn restore(pid: Pid, network: &Network) -> Result<()> {
-    within(pid, &[Namespace::Net], || configure(network))?
-}
-
-/// Brings up the loopback of the namespace of process `pid`.
-pub fn loopback(pid: Pid) -> Result<()> {
-    within(pid, &[Namespace::Net], || {
-        let mut rt = Rtnetlink::open()?;
-        for link in rt.links()?.iter().filter(|link| link.loopback) {
-            rt.set_up(link.index, true)?;
+            };
+            let remedy = "remove it or switch it off, and reach the container by a veth pair";
+            found.push(blocker(place(), what, remedy));
         }
-        Ok(())
-    })?
-}
-
-fn configure(network: &Network) -> Result<()> {
-    let mut rt = Rtnetlink::open()?;
-    let present = rt.links()?;
-    let index = |name: &str| present.iter().find(|l| l.name == name).map(|l| l.index);
-    for link in &network.links {
-        let Some(index) = index(&link.name) else {
-            continue;
-        };
-        for a in &link.addresses {
-            if link.kind == LinkKind::Loopback && a.address.is_loopback() {
-                continue; // there of itself once it is up
-            }
-            rt.add_address(index, a.address, a.prefix)?;
+        if link.kind == "bridge" && links::filters_vlans(link) {
+            let what = "a bridge that filters by VLAN".into();
+            found.push(blocker(place(), what, "switch that off (vlan_filtering 0)"));
         }
-        rt.set_up(index, link.up)?;
-    }
-    for route in &network.routes {
-        let Some(link) = index(&route.link) else {
-            continue;
-        };
-        let made = rt.add_route(&rtnetlink::Route {
-            destination: route.destination.map(|a| (a.address, a.prefix)),
-            gateway: route.gateway,
-            link: Some(link),
-            metric: route.metric.filter(|_| route.version == 4),
-            v6: route.version == 6,
-            automatic: false,
-        });
-        match made {
-            Err(e) if e.raw() == Some(nix::errno::Errno::EEXIST as i32) => {}
-            made => made?,
+        if link.program {
+            let what = "a link with a program of eBPF (XDP)".into();
+            found.push(blocker(place(), what, "detach it before the checkpoint"));
+        }
+        for (_, kind) in seen.disciplines.iter().filter(|(i, _)| *i == link.index) {
+            let what = format!("a queueing discipline that was chosen ({kind})");
+            found.push(blocker(
+                place(),
+                what,
+                "remove it before the checkpoint (tc qdisc del)",
+            ));
         }
     }
-    for (name, value) in &network.sysctls {
-        if !SYSCTLS.contains(&name.as_str()) {
-            return Err(crate::Error::Refused(format!(
-                "the image sets the sysctl {name}, which is not one of a network namespace's"
-            )));
-        }
-        if sysctl(name).as_ref() != Some(value) {
-            let path = format!("/proc/sys/{name}");
-            std::fs::write(&path, value)
-                .map_err(|e| kernel::Error::io(format!("write {path}"), &e))?;
-        }
+    for table in &seen.legacy {
+        let what = format!("rules of iptables-legacy in the table {table}");
+        let remedy = "use iptables-nft or nft, whose rules travel";
+        found.push(blocker("network".into(), what, remedy));
     }
-    Ok(())
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -182,8 +182,8 @@ fn make(
     Ok((index, subnet))
 }
 
-/// Makes the pair of links for the container of process `pid` and brings up its end.
-pub(super) fn attach(place: &Place, pid: Pid, name: &str, mtu: u32) -> Result<()> {
+/// Makes the pair of links for the container of process `pid` and brings up its end, which gets this index (0: any).
+pub(super) fn attach(place: &Place, pid: Pid, name: &str, mtu: u32, index: u32) -> Result<()> {
     let mut rt = Rtnetlink::open()?;
     if rt.link(&place.link)?.is_some() {
         // The address was free, so this is of a container that is gone.
@@ -194,6 +194,7 @@ pub(super) fn attach(place: &Place, pid: Pid, name: &str, mtu: u32) -> Result<()
         bridge: place.bridge,
         peer: name,
         peer_mac: hardware(place.address),
+        peer_index: index,
         mtu,
         pid,
     })?;

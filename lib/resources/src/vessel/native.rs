@@ -303,8 +303,19 @@ impl Native {
         }
         match (&self.plan.link, place) {
             (Link::Host, _) => return Ok(()),
-            (Link::Bridge { name, mtu, .. }, Some(place)) => {
-                bridge::attach(place, self.pid, name, *mtu)?;
+            (Link::Bridge { name, mtu, wanted }, Some(place)) => {
+                let record = self.plan.network.as_ref();
+                let index = super::plan::veths(record)
+                    .next()
+                    .map_or(0, |link| link.index);
+                bridge::attach(place, self.pid, name, *mtu, index)?;
+                let uplinks = match wanted {
+                    Some(_) => network::Uplinks::Kept,
+                    None => network::Uplinks::New,
+                };
+                if let Some(record) = record {
+                    network::restore_under(self.pid, record, uplinks)?;
+                }
             }
             (Link::Alone(Some(record)), _) => network::restore(self.pid, record)?,
             (Link::Alone(None) | Link::Bridge { .. }, _) => network::loopback(self.pid)?,

@@ -45,6 +45,8 @@ pub(super) struct Plan {
     pub(super) uts: Option<Uts>,
     pub(super) ipc: Option<Ipc>,
     pub(super) link: Link,
+    /// What it had in a network of its own.
+    pub(super) network: Option<network::Network>,
     /// Its network is kept silent from the start, for connections that are to go on.
     pub(super) quiet: bool,
     pub(super) clocks: Option<Clocks>,
@@ -140,6 +142,10 @@ pub(super) fn plan(
         uts: namespaces.uts.own().cloned(),
         ipc: namespaces.ipc.own().cloned(),
         quiet: goes_on(options) && link != Link::Host,
+        network: match &link {
+            Link::Bridge { .. } => namespaces.network.own().cloned(),
+            _ => None,
+        },
         link,
         clocks: options.clocks,
     })
@@ -193,7 +199,8 @@ fn goes_on(options: &Options) -> bool {
     options.connections == Connections::Established
 }
 
-fn veths(record: Option<&network::Network>) -> impl Iterator<Item = &network::Link> {
+/// The links of a record that lead outside.
+pub(super) fn veths(record: Option<&network::Network>) -> impl Iterator<Item = &network::Link> {
     let links = record.map_or(&[][..], |record| &record.links);
     links.iter().filter(|link| link.kind == LinkKind::Veth)
 }
@@ -400,10 +407,16 @@ mod tests {
                 mac: String::new(),
                 mtu: 1400,
                 up: true,
+                flags: 0,
+                queue_length: 1000,
+                group: 0,
+                alias: None,
+                master: None,
+                settings: Default::default(),
+                port: Default::default(),
                 addresses: vec![address],
             }],
-            routes: vec![],
-            sysctls: Default::default(),
+            ..Default::default()
         };
         container.namespaces.network = Namespace::Own(network.clone());
         let kept = Link::Bridge {

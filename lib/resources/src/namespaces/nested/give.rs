@@ -169,7 +169,10 @@ fn birth(
 /// Gives a namespace what is in it, by way of the process that has made it.
 fn fill(inner: &Inner, holder: kernel::Pid) -> Result<()> {
     match &inner.content {
-        Content::Network { network } => network::restore(holder, network),
+        Content::Network { network } => {
+            network::restore(holder, network)?;
+            network::resume(holder, network, network::Uplinks::Kept)
+        }
         Content::Ipc { limits, queues } => {
             within(holder, &[Namespace::Ipc], || ipc::restore(limits))??;
             crate::ipc::restore(holder, queues)

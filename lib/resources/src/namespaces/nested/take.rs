@@ -199,9 +199,10 @@ impl Walk {
                     self.blockers.extend(network::blockers(tid)?);
                     let record = network::dump(tid)?;
                     for link in record.links {
-                        if link.kind != LinkKind::Loopback {
+                        if link.kind == LinkKind::Veth {
                             let place = format!("network link {}", link.name);
-                            let what = "a link of a network namespace inside the container";
+                            let what =
+                                "a link that leads out of a network namespace inside the container";
                             self.block(pid, place, what, "remove it");
                         }
                     }

@@ -1,0 +1,264 @@
+//! A network given back, in two steps: links and tables before there is anything else, packet filters when all is there.
+
+use super::{OURS, SYSCTLS, TABLES, mac, sysctl};
+use crate::{Error, Result};
+use image::namespaces::network::{Link, LinkKind, Network};
+use kernel::netlink::{Message, Netlink};
+use kernel::network::conntrack;
+use kernel::network::links::{self, UP};
+use kernel::network::tables::{self, Table};
+use kernel::nftables::ruleset;
+use kernel::{Namespace, Pid, within};
+use std::collections::{HashMap, HashSet};
+
+/// Whether the links that lead outside have the addresses they had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uplinks {
+    /// They have, and what goes by them is told again.
+    Kept,
+    /// They have others: what rests on the old ones is left out.
+    New,
+}
+
+/// Bytes that all links of a container may have in their records together.
+const MOST: usize = 1 << 24;
+
+/// Gives the namespace of process `pid` its links, sysctls, addresses and routes. What leads outside is there already.
+pub fn restore(pid: Pid, network: &Network) -> Result<()> {
+    restore_under(pid, network, Uplinks::Kept)
+}
+
+/// The same, under links that may have other addresses.
+pub fn restore_under(pid: Pid, network: &Network, uplinks: Uplinks) -> Result<()> {
+    within(pid, &[Namespace::Net], || configure(network, uplinks))?
+}
+
+fn configure(network: &Network, uplinks: Uplinks) -> Result<()> {
+    let mut netlink = links::open()?;
+    let there = make(&mut netlink, network)?;
+    let index = |then: u32| there.get(&then).copied();
+    for link in &network.links {
+        let (Some(now), wanted) = (index(link.index), plain(link)?) else {
+            continue;
+        };
+        if let Some(master) = link.master.and_then(index) {
+            links::enslave(&mut netlink, &wanted, now, master)?;
+        }
+        links::settle(&mut netlink, &wanted, now)?;
+    }
+    // What speaks of a link that has other addresses now, or that is not here, is left out.
+    let kept = |then: u32| match network.links.iter().find(|l| l.index == then)?.kind {
+        LinkKind::Veth if uplinks == Uplinks::New => None,
+        _ => index(then),
+    };
+    let t = &network.tables;
+    let entries = [
+        &t.addresses,
+        &t.next_hops,
+        &t.routes,
+        &t.rules,
+        &t.neighbours,
+    ];
+    for (table, entries) in TABLES.into_iter().zip(entries) {
+        let mut now = Vec::new();
+        for entry in entries {
+            tables::check(table, &entry.0)?;
+            now.extend(tables::moved(table, &entry.0, kept));
+        }
+        // An image always has rules; one that is made by hand and has none means those of any namespace.
+        if table == Table::Rules && !now.is_empty() {
+            tables::prune_rules(&mut netlink, &now)?;
+        }
+        tables::fill(&mut netlink, table, &now)?;
+    }
+    for (name, value) in &network.sysctls {
+        if !SYSCTLS.contains(&name.as_str()) {
+            return Err(refused(format!(
+                "the image sets the sysctl {name}, which is not one of a network namespace's"
+            )));
+        }
+        if sysctl(name).as_ref() != Some(value) {
+            let path = format!("/proc/sys/{name}");
+            std::fs::write(&path, value)
+                .map_err(|e| kernel::Error::io(format!("write {path}"), &e))?;
+        }
+    }
+    Ok(())
+}
+
+fn refused(what: String) -> Error {
+    Error::Refused(what)
+}
+
+/// Makes the links that are not there, and gives what index each has now, by the one it had.
+fn make(netlink: &mut Netlink, network: &Network) -> Result<HashMap<u32, u32>> {
+    let records = &network.links;
+    let bytes: usize = records
+        .iter()
+        .map(|l| l.settings.0.len() + l.port.0.len())
+        .sum();
+    let mut indexes = HashSet::new();
+    if bytes > MOST || !records.iter().all(|l| indexes.insert(l.index)) {
+        return Err(refused("the image has links that no kernel has".into()));
+    }
+    let mut now = find(netlink, records)?;
+    // What lies below comes first.
+    let mut order: Vec<&Link> = records.iter().collect();
+    order.sort_by_key(|link| matches!(link.kind, LinkKind::Macvlan { .. }));
+    for link in order {
+        if now.contains_key(&link.index) {
+            continue;
+        }
+        let by_index = |index: u32| records.iter().find(|l| l.index == index);
+        let wanted = plain(link)?;
+        match link.kind {
+            LinkKind::Loopback | LinkKind::Veth => continue,
+            LinkKind::Bridge | LinkKind::Dummy => {
+                anywhere(&wanted, |link| links::make(netlink, link, None))?
+            }
+            LinkKind::Macvlan { lower } => {
+                let below = now.get(&lower).copied().ok_or_else(|| {
+                    refused(format!(
+                        "the link {} lies on one that is not here; restore with a network that has it",
+                        link.name
+                    ))
+                })?;
+                anywhere(&wanted, |link| links::make(netlink, link, Some(below)))?;
+            }
+            LinkKind::Pair { peer } => {
+                let other = by_index(peer)
+                    .filter(|other| other.kind == LinkKind::Pair { peer: link.index })
+                    .ok_or_else(|| {
+                        refused(format!(
+                            "the image has one end of the pair of links {} and not the other",
+                            link.name
+                        ))
+                    })?;
+                let other = plain(other)?;
+                match links::make_pair(netlink, &wanted, &other) {
+                    Err(e) if taken(&e) => {
+                        let free = |link: &links::Link| links::Link {
+                            index: 0,
+                            ..link.clone()
+                        };
+                        links::make_pair(netlink, &free(&wanted), &free(&other))?;
+                    }
+                    made => made?,
+                }
+            }
+        }
+        now = find(netlink, records)?;
+    }
+    Ok(now)
+}
+
+/// The index that each of these has now, by name.
+fn find(netlink: &mut Netlink, records: &[Link]) -> Result<HashMap<u32, u32>> {
+    let present = links::list(netlink)?;
+    let by_name: HashMap<&str, u32> = present.iter().map(|l| (&l.name[..], l.index)).collect();
+    Ok(records
+        .iter()
+        .filter_map(|link| Some((link.index, *by_name.get(&link.name[..])?)))
+        .collect())
+}
+
+const EEXIST: i32 = 17;
+const EBUSY: i32 = 16;
+
+fn taken(error: &kernel::Error) -> bool {
+    matches!(error.raw(), Some(EEXIST | EBUSY))
+}
+
+/// With the index it had, or with any.
+fn anywhere(
+    link: &links::Link,
+    mut make: impl FnMut(&links::Link) -> kernel::Result<()>,
+) -> Result<()> {
+    match make(link) {
+        Err(e) if taken(&e) => Ok(make(&links::Link {
+            index: 0,
+            ..link.clone()
+        })?),
+        made => Ok(made?),
+    }
+}
+
+/// A record in the kernel's terms.
+fn plain(link: &Link) -> Result<links::Link> {
+    let mac = match link.mac.as_str() {
+        "" => Vec::new(),
+        written => mac(written)
+            .ok_or_else(|| refused(format!("the image has a link with the address {written}")))?
+            .to_vec(),
+    };
+    let kind = match link.kind {
+        LinkKind::Loopback => "",
+        LinkKind::Veth | LinkKind::Pair { .. } => "veth",
+        LinkKind::Bridge => "bridge",
+        LinkKind::Dummy => "dummy",
+        LinkKind::Macvlan { .. } => "macvlan",
+    };
+    Ok(links::Link {
+        index: link.index,
+        name: link.name.clone(),
+        kind: kind.into(),
+        flags: link.flags | if link.up { UP } else { 0 },
+        mac,
+        mtu: link.mtu,
+        queue_length: link.queue_length,
+        group: link.group,
+        alias: link.alias.clone(),
+        settings: link.settings.0.clone(),
+        port: link.port.0.clone(),
+        ..links::Link::default()
+    })
+}
+
+/// The second step, when nothing is left to be done in the network of process `pid`: its packet filter, and the connections
+/// that this knows. Tables that an engine has made are its own.
+pub fn resume(pid: Pid, network: &Network, uplinks: Uplinks) -> Result<()> {
+    if network.filter.is_empty() {
+        return Ok(());
+    }
+    within(pid, &[Namespace::Net], || {
+        let there = ruleset::tables()?;
+        let objects: Vec<Message> = network
+            .filter
+            .iter()
+            .map(|object| Message {
+                kind: object.message,
+                body: object.body.0.clone(),
+            })
+            .collect();
+        let new = |object: &Message| {
+            ruleset::owner(object)
+                .is_some_and(|owner| !there.contains(&owner) && !owner.1.starts_with(OURS))
+        };
+        let wanted: Vec<Message> = objects.into_iter().filter(new).collect();
+        ruleset::make(&wanted)?;
+        if uplinks == Uplinks::Kept {
+            let known: Vec<Vec<u8>> = network.connections.iter().map(|c| c.0.clone()).collect();
+            // What is not known any more is as after a restart of the filter: the next packet says it again.
+            conntrack::fill(&known)?;
+        }
+        Ok(())
+    })?
+}
+
+/// Brings up the loopback of the namespace of process `pid`.
+pub fn loopback(pid: Pid) -> Result<()> {
+    within(pid, &[Namespace::Net], || {
+        let mut netlink = links::open()?;
+        for link in links::list(&mut netlink)?
+            .iter()
+            .filter(|l| l.is_loopback())
+        {
+            let on = links::Link {
+                flags: link.flags | UP,
+                ..link.clone()
+            };
+            links::settle(&mut netlink, &on, link.index)?;
+        }
+        Ok(())
+    })?
+}

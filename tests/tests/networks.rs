@@ -1,0 +1,170 @@
+//! What a container has in a network of its own: it is there again, in `ip`'s and `nft`'s own words.
+#![forbid(unsafe_code)]
+
+use ferry_tests::{Host, LONG, Program, Traces, Way, until};
+
+/// Links, addresses, ways, rules, neighbours; no IPv6 addresses that the kernel makes of hardware addresses.
+const SHOWN: &str = "ip -d -o link show | sed 's/state [A-Z]*//; s/ [a-z_]*timer *[0-9.]*//g; s/link-netns[a-z]* [^ ]*//; \
+    s/<[^>]*>//'; ip -o addr show | grep -v fe80 | sed 's/sec//g' | sort; ip -4 route show table all | sort; \
+    ip -6 route show table all | grep -v fe80 | grep -v multicast | sort; ip nexthop; ip rule; ip -6 rule; \
+    ip neigh show nud permanent; ip neigh show proxy; bridge fdb show | grep static; nft list ruleset";
+
+const BUILT: &str = "
+    ip link add b0 address 02:00:00:00:00:01 type bridge ageing_time 1234
+    ip link add v1 address 02:00:00:00:00:02 type veth peer name v2 address 02:00:00:00:00:03
+    ip link set v1 master b0 type bridge_slave
+    bridge link set dev v1 cost 7 hairpin on
+    ip link add link v2 name m0 address 02:00:00:00:00:04 type macvlan mode bridge
+    ip link set v2 alias 'the other end' txqueuelen 77
+    for link in b0 v1 v2 m0; do ip link set $link up; done
+    ip addr add 10.1.0.1/24 dev b0 broadcast 10.1.0.255
+    ip addr add 10.1.0.9/24 dev b0 label b0:nine
+    ip addr add 10.2.0.1 peer 10.2.0.2 dev v2
+    ip addr add 2001:db8::1/64 dev b0 nodad
+    ip route add 10.4.0.0/16 via 10.1.0.77 src 10.1.0.9 metric 12
+    ip route add 10.6.0.0/16 nexthop via 10.1.0.2 weight 2 nexthop via 10.1.0.3 weight 3
+    ip route add blackhole 10.7.0.0/16
+    ip route add default via 10.1.0.2 table 77
+    ip nexthop add id 5 via 10.1.0.5 dev b0
+    ip route add 10.10.0.0/16 nhid 5
+    ip -6 route add 2001:db8:1::/48 via 2001:db8::2
+    ip rule add from 10.1.0.9 table 77 priority 500
+    ip neigh add 10.1.0.50 lladdr 02:00:00:00:00:50 dev b0 nud permanent
+    ip neigh add proxy 10.1.0.60 dev b0
+    bridge fdb add 02:00:00:00:00:70 dev v1 master static
+    nft -f - <<'NFT'
+table inet guard {
+    counter seen { }
+    set bad { type ipv4_addr; flags interval; elements = { 10.99.0.0/16 } }
+    map ways { type inet_service : verdict; elements = { 1 : drop, 2 : jump other } }
+    chain other { accept; }
+    chain input { type filter hook input priority 0; policy accept;
+        iif \"b0\" ip saddr @bad drop
+        ct state established counter name \"seen\" accept
+        tcp dport vmap @ways
+        tcp dport { 9000, 9001 } drop
+    }
+}
+NFT";
+
+#[test]
+fn links_ways_and_packet_filters_survive_three_generations() {
+    let host = Host::new("alder");
+    let traces = Traces::of(&host);
+    let mut program = Program::alone(&host, "router", "sleep 1000");
+    program.network(BUILT).ok();
+    let before = program.network(SHOWN).ok();
+    for way in [Way::Bare, Way::Pipe, Way::Directory] {
+        program = Way::carry(way, &program, &host, "").0;
+        let after = program.network(SHOWN).ok();
+        for (a, b) in before.lines().zip(after.lines()) {
+            assert_eq!(a, b);
+        }
+        assert_eq!(before.lines().count(), after.lines().count());
+    }
+    host.kill(program.pid);
+    program.ends();
+    traces.assert_none_left(&host);
+}
+
+#[test]
+fn a_service_at_an_inner_address_is_reached_there_after_a_move_under_another_address() {
+    let host = Host::new("alder");
+    let program = Program::alone(
+        &host,
+        "inner",
+        "bash -c 'ip link add b0 type bridge; ip addr add 10.1.0.1/24 dev b0; ip link set b0 up; \
+         exec /usr/bin/python3 -m http.server --bind 10.1.0.1 8000'",
+    );
+    let answers = |program: &Program| {
+        until("an answer", LONG, || {
+            let asked = program.network("curl -s -o /dev/null http://10.1.0.1:8000/");
+            (asked.code == 0).then_some(())
+        });
+    };
+    answers(&program);
+    let file = host.path("archive").display().to_string();
+    host.sh(&format!("checkpoint pid:{} | pack > {file}", program.pid))
+        .ok();
+    let report = host.sh(&format!("restore --json -n other < {file}")).ok();
+    let program = program.moved(&host, ferry_tests::Restored::read(&report).pid);
+    answers(&program);
+    assert!(program.network("ip -o addr show").ok().contains("eth0"));
+}
+
+#[test]
+fn a_connection_that_the_packet_filter_knows_is_known_again() {
+    let host = Host::new("alder");
+    let line = "/usr/bin/python3 -c 'import socket,time\n\
+        s=socket.create_server((\"127.0.0.1\",7000)); c=socket.create_connection((\"127.0.0.1\",7000)); d,_=s.accept()\n\
+        print(\"ready\",flush=True)\n\
+        while True:\n c.send(b\"x\"); d.recv(1); d.send(b\"y\"); c.recv(1); print(\"beat\",flush=True); time.sleep(0.05)'";
+    let program = Program::alone(&host, "talk", line);
+    program.says("beat");
+    // From here on whatever is not known is dropped: also the middle of a connection, which does not begin one.
+    program
+        .network(
+            "nft add table ip t; nft add chain ip t in '{ type filter hook input priority 0; policy drop; }'; \
+             nft add rule ip t in ct state established counter accept; sysctl -qw net.netfilter.nf_conntrack_tcp_loose=0 \
+             || true",
+        )
+        .ok();
+    let (program, _) = Way::Bare.carry(&program, &host, "");
+    let counted = |text: String| {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let at = words
+            .iter()
+            .position(|w| *w == "packets")
+            .expect("a counter");
+        words[at + 1].parse::<u64>().expect("a number")
+    };
+    let before = counted(program.network("nft list ruleset").ok());
+    until("packets of it to pass", LONG, || {
+        (counted(program.network("nft list ruleset").ok()) > before + 10).then_some(())
+    });
+}
+
+#[test]
+fn what_of_a_network_cannot_be_made_again_is_refused_by_name() {
+    let host = Host::new("alder");
+    let program = Program::alone(&host, "odd", "sleep 1000");
+    program
+        .network(
+            "ip link add v1 type veth peer name v2; ip link set v1 up; tc qdisc add dev v1 root handle 1: htb; \
+             iptables-legacy -A INPUT -p tcp --dport 7 -j DROP; iptables-legacy -t mangle -P FORWARD DROP; ip link add t0 type vxlan id 7 dstport 4789; ip link set t0 up",
+        )
+        .ok();
+    let traces = Traces::of(&host);
+    let outcome = host
+        .sh(&format!("checkpoint pid:{} > /dev/null", program.pid))
+        .fails_with(4);
+    for words in [
+        "network link v1: a queueing discipline that was chosen (htb)",
+        "network link t0: a link of kind",
+        "rules of iptables-legacy in the table filter",
+        "rules of iptables-legacy in the table mangle",
+    ] {
+        assert!(
+            outcome.stderr.contains(words),
+            "{words}: {}",
+            outcome.stderr
+        );
+    }
+    program.runs_free();
+    traces.assert_none_left(&host);
+}
+
+#[test]
+fn a_chain_without_a_name_is_refused_by_name() {
+    let host = Host::new("alder");
+    let program = Program::alone(&host, "odd", "sleep 1000");
+    program
+        .network("nft add table ip t; nft add chain ip t in; nft add rule ip t in tcp dport 22 jump '{ accept; }'")
+        .ok();
+    let outcome = host
+        .sh(&format!("checkpoint pid:{} > /dev/null", program.pid))
+        .fails_with(4);
+    let words = "a chain without a name in the table t of nf_tables";
+    assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
+    program.runs_free();
+}
