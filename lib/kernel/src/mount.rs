@@ -3,7 +3,8 @@
 
 use crate::Result;
 use crate::error::check;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Attributes of one mount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,8 +44,21 @@ pub enum Propagation {
     Private,
     /// In a peer group of its own.
     Shared,
+    /// Takes from the peer group it was in.
+    Slave,
     /// Private, and cannot be bound.
     Unbindable,
+}
+
+impl Propagation {
+    fn flag(self) -> u64 {
+        match self {
+            Propagation::Private => libc::MS_PRIVATE,
+            Propagation::Shared => libc::MS_SHARED,
+            Propagation::Slave => libc::MS_SLAVE,
+            Propagation::Unbindable => libc::MS_UNBINDABLE,
+        }
+    }
 }
 
 /// include/uapi/linux/mount.h
@@ -73,12 +87,7 @@ fn words(attributes: &Attributes) -> MountAttr {
             | bit(attributes.nodiratime, 0x80)
             | atime,
         clear: ALL,
-        propagation: match attributes.propagation {
-            None => 0,
-            Some(Propagation::Private) => libc::MS_PRIVATE,
-            Some(Propagation::Shared) => libc::MS_SHARED,
-            Some(Propagation::Unbindable) => libc::MS_UNBINDABLE,
-        },
+        propagation: attributes.propagation.map_or(0, Propagation::flag),
         userns: 0,
     }
 }
@@ -86,7 +95,21 @@ fn words(attributes: &Attributes) -> MountAttr {
 /// Sets the attributes of the mount whose root directory (or file) `root` is; it has to be in the calling thread's mount
 /// namespace.
 pub fn set(root: BorrowedFd, attributes: &Attributes) -> Result<()> {
-    let mut words = words(attributes);
+    set_words(root, words(attributes))
+}
+
+/// Sets the propagation alone.
+pub fn propagate(root: BorrowedFd, propagation: Propagation) -> Result<()> {
+    let words = MountAttr {
+        set: 0,
+        clear: 0,
+        propagation: propagation.flag(),
+        userns: 0,
+    };
+    set_words(root, words)
+}
+
+fn set_words(root: BorrowedFd, mut words: MountAttr) -> Result<()> {
     // SAFETY: the empty path is a NUL-terminated string, and `words` is the struct of the size given; both outlive the call.
     let result = unsafe {
         libc::syscall(
@@ -105,6 +128,11 @@ pub fn set(root: BorrowedFd, attributes: &Attributes) -> Result<()> {
 const OPEN_TREE_CLONE: libc::c_long = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_long = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_long = 0x40;
+const MOVE_MOUNT_SET_GROUP: libc::c_long = 0x100;
+const FSOPEN_CLOEXEC: libc::c_long = 1;
+const FSMOUNT_CLOEXEC: libc::c_long = 1;
+const FSCONFIG_SET_STRING: libc::c_long = 1;
+const FSCONFIG_CMD_CREATE: libc::c_long = 6;
 const FSPICK_EMPTY_PATH: libc::c_long = 0x8;
 const FSCONFIG_SET_FLAG: libc::c_long = 0;
 const FSCONFIG_CMD_RECONFIGURE: libc::c_long = 7;
@@ -119,11 +147,23 @@ pub fn bind(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
         OwnedFd::from_raw_fd(check(made, || "open_tree".into())? as i32)
     };
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree.as_fd(), to, flags)
+}
+
+/// Puts a private mount into the peer group of another one of the same file system, and makes it a slave of whatever group
+/// that one takes from.
+pub fn join(group: BorrowedFd, mount: BorrowedFd) -> Result<()> {
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH | MOVE_MOUNT_SET_GROUP;
+    move_mount(group, mount, flags)
+}
+
+fn move_mount(from: BorrowedFd, to: BorrowedFd, flags: libc::c_long) -> Result<()> {
+    let empty = c"".as_ptr();
     // SAFETY: both paths are NUL-terminated strings, and both descriptors are open for the length of the call.
     let moved = unsafe {
         libc::syscall(
             libc::SYS_move_mount,
-            tree.as_raw_fd(),
+            from.as_raw_fd(),
             empty,
             to.as_raw_fd(),
             empty,
@@ -131,6 +171,44 @@ pub fn bind(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
         )
     };
     check(moved, || "move_mount".into()).map(drop)
+}
+
+/// Makes a file system with these options (`KEY=VALUE`, or `KEY` alone) and mounts it over `to`.
+pub fn make(fstype: &str, source: &[u8], options: &[&str], to: BorrowedFd) -> Result<()> {
+    let nul = |_| crate::Error::unreadable("an option of a mount", "a NUL byte in it");
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(nul);
+    let kind = text(fstype.as_bytes())?;
+    // SAFETY: the name is a NUL-terminated string; a descriptor that is returned is ours alone.
+    let context = unsafe {
+        let made = libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC);
+        OwnedFd::from_raw_fd(check(made, || format!("fsopen {fstype}"))? as i32)
+    };
+    let configure = |command: libc::c_long, key: Option<&CString>, value: Option<&CString>| {
+        let pointer = |text: Option<&CString>| text.map_or(std::ptr::null(), |t| t.as_ptr());
+        let (fd, key, value) = (context.as_raw_fd(), pointer(key), pointer(value));
+        // SAFETY: key and value are null or NUL-terminated strings that outlive the call.
+        let done = unsafe { libc::syscall(libc::SYS_fsconfig, fd, command, key, value, 0) };
+        check(done, || format!("configure a mount of {fstype}")).map(drop)
+    };
+    let (name, source) = (c"source".to_owned(), text(source)?);
+    configure(FSCONFIG_SET_STRING, Some(&name), Some(&source))?;
+    for option in options {
+        match option.split_once('=') {
+            Some((key, value)) => {
+                let (key, value) = (text(key.as_bytes())?, text(value.as_bytes())?);
+                configure(FSCONFIG_SET_STRING, Some(&key), Some(&value))?;
+            }
+            None => configure(FSCONFIG_SET_FLAG, Some(&text(option.as_bytes())?), None)?,
+        }
+    }
+    configure(FSCONFIG_CMD_CREATE, None, None)?;
+    // SAFETY: numbers only; a descriptor that is returned is ours alone.
+    let mounted = unsafe {
+        let made = libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0);
+        OwnedFd::from_raw_fd(check(made, || format!("fsmount {fstype}"))? as i32)
+    };
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mounted.as_fd(), to, flags)
 }
 
 /// Makes the whole file system read-only whose mount's root directory `root` is, not only that mount of it.

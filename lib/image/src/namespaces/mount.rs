@@ -35,6 +35,10 @@ pub struct Mount {
     pub super_options: Vec<String>,
     /// Whether mounts made here show elsewhere.
     pub propagation: Propagation,
+    /// The peer group it is in, as the source numbers them; none where peers of it are outside the container.
+    pub peers: Option<u32>,
+    /// The peer group of the container's that it takes from.
+    pub master: Option<u32>,
     /// How it is made again.
     pub origin: Origin,
 }
@@ -85,6 +89,8 @@ pub enum Origin {
         /// What was in it.
         content: Bytes,
     },
+    /// An overlay that the container has made itself, of directories of its own.
+    Overlay {},
     /// One more mount of a file system that an earlier one has brought.
     Again {
         /// The earlier mount.

@@ -302,13 +302,13 @@ pub fn blockers(processes: &[Pid]) -> Result<Vec<Blocker>> {
             });
         };
         // A task that ends meanwhile is no obstacle.
-        if kcmp::has_undo(pid) == Ok(true) {
-            if let Ok(Some(other)) = owing.meet(pid) {
-                let what = format!(
-                    "what it takes back on semaphores when it ends (SEM_UNDO) is that of process {other}, too"
-                );
-                blocked(String::new(), what);
-            }
+        if kcmp::has_undo(pid) == Ok(true)
+            && let Ok(Some(other)) = owing.meet(pid)
+        {
+            let what = format!(
+                "what it takes back on semaphores when it ends (SEM_UNDO) is that of process {other}, too"
+            );
+            blocked(String::new(), what);
         }
         let threads = kernel::proc::Proc::process(pid).numbers("task");
         for tid in threads.unwrap_or_default() {

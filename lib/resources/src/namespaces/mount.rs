@@ -18,6 +18,10 @@ use std::path::{Path, PathBuf};
 mod attach;
 mod engine;
 mod order;
+mod propagation;
+
+use attach::Top;
+use propagation::Groups;
 
 pub use attach::{Base, MERGED, UPPER, WORK, restore, settle};
 
@@ -82,6 +86,7 @@ struct Sorter<'a> {
 /// Sorts the mounts of process `root` by where they come from, seen against those of the host.
 fn sort(root: Pid, container: Vec<mountinfo::Mount>, sorter: &mut Sorter) -> Found {
     let mut blockers = Vec::new();
+    let groups = Groups::of(&container, sorter.host);
     let ordered = parents_first(container);
     let covered = covered(&ordered);
     let mut rootfs = None;
@@ -142,7 +147,7 @@ fn sort(root: Pid, container: Vec<mountinfo::Mount>, sorter: &mut Sorter) -> Fou
             let at = sorter.brought.entry(mount.device.clone()).or_default();
             at.push((MountId(mount.id), shown.1));
         }
-        sorted.push(record(mount, origin));
+        sorted.push(record(mount, origin, &groups));
     }
     if rootfs.is_none() {
         blockers.push(Blocker {
@@ -152,6 +157,14 @@ fn sort(root: Pid, container: Vec<mountinfo::Mount>, sorter: &mut Sorter) -> Fou
             remedy:
                 "enter it by pivot_root instead: unshare --root, systemd-nspawn, a container engine"
                     .into(),
+        });
+    }
+    for one in propagation::apart(&sorted) {
+        blockers.push(Blocker {
+            pid: root,
+            place: format!("mount at {}", one.mountpoint),
+            what: "a peer group of which no mount shows all that this one shows".into(),
+            remedy: "make it private: mount --make-private".into(),
         });
     }
     Found {
@@ -186,14 +199,29 @@ fn parents_first(mounts: Vec<mountinfo::Mount>) -> Vec<mountinfo::Mount> {
     ordered
 }
 
-/// Mounts over whose root another one is mounted.
+/// Mounts that nobody reaches: those over whose root, or over the way to which, another one is mounted, and what is mounted
+/// in them but for that.
 fn covered(mounts: &[mountinfo::Mount]) -> BTreeSet<u32> {
     let place: BTreeMap<u32, &[u8]> = mounts.iter().map(|m| (m.id, &m.mountpoint[..])).collect();
-    mounts
+    let covers =
+        |m: &mountinfo::Mount| m.id != m.parent && place.get(&m.parent) == Some(&&m.mountpoint[..]);
+    let mut covered: BTreeSet<u32> = mounts
         .iter()
-        .filter(|m| m.id != m.parent && place.get(&m.parent) == Some(&&m.mountpoint[..]))
+        .filter(|m| covers(m))
         .map(|m| m.parent)
-        .collect()
+        .collect();
+    let on_the_way = |m: &mountinfo::Mount, other: &mountinfo::Mount| {
+        let (here, there) = (path(&m.mountpoint), path(&other.mountpoint));
+        other.parent == m.parent && other.id != m.parent && here != there && here.starts_with(there)
+    };
+    // Parents come first.
+    for mount in mounts.iter().filter(|m| !covers(m) && m.id != m.parent) {
+        let hidden = mounts.iter().any(|other| on_the_way(mount, other));
+        if hidden || covered.contains(&mount.parent) {
+            covered.insert(mount.id);
+        }
+    }
+    covered
 }
 
 /// Without the slash at the end that joining nothing leaves.
@@ -293,6 +321,7 @@ impl Sorter<'_> {
         }
         match mount.fstype.as_str() {
             "tmpfs" | "ramfs" => Ok(self.next_tmpfs()),
+            "overlay" if mount.root == b"/" => own_overlay(mount),
             fstype if FRESH.contains(&fstype) && mount.root == b"/" => Ok(Origin::Fresh),
             fstype => Err(format!(
                 "a {fstype} file system that the host has not mounted"
@@ -308,7 +337,26 @@ impl Sorter<'_> {
     }
 }
 
-fn record(mount: mountinfo::Mount, origin: Origin) -> Mount {
+/// An overlay of directories that the container knows by these names, too.
+fn own_overlay(mount: &mountinfo::Mount) -> std::result::Result<Origin, String> {
+    let parts = mount
+        .super_options
+        .iter()
+        .filter_map(|option| option.split_once('='))
+        .filter(|(key, _)| {
+            ["lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir"].contains(key)
+        });
+    let mut paths = parts.flat_map(|(_, value)| value.split(':'));
+    match paths.find(|path| !path.is_empty() && !path.starts_with('/')) {
+        Some(path) => Err(format!(
+            "an overlay that was mounted with a relative path, {path}"
+        )),
+        None => Ok(Origin::Overlay {}),
+    }
+}
+
+fn record(mount: mountinfo::Mount, origin: Origin, groups: &Groups) -> Mount {
+    let (peers, master) = groups.of_mount(&mount);
     let tag = |name: &str| mount.tags.iter().any(|t| t.starts_with(name));
     let propagation = match () {
         () if tag("shared:") => Propagation::Shared,
@@ -326,6 +374,8 @@ fn record(mount: mountinfo::Mount, origin: Origin) -> Mount {
         options: mount.options,
         super_options: mount.super_options,
         propagation,
+        peers,
+        master,
         origin,
     }
 }
@@ -403,6 +453,41 @@ mod tests {
             assert!(all.contains(&(wanted.0.into(), wanted.1)), "{all:?}");
         }
         assert_eq!(all.len(), 7);
+    }
+
+    #[test]
+    fn an_overlay_of_its_own_is_made_again_where_its_directories_have_whole_names() {
+        let found = sorted(
+            b"90 80 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n\
+            94 90 0:51 / /mnt rw shared:7 - tmpfs none rw\n\
+            95 90 0:52 / /a rw - overlay o rw,lowerdir=/mnt/l:/mnt/k,upperdir=/mnt/u,workdir=/mnt/w\n\
+            96 90 0:53 / /b rw - overlay o rw,lowerdir=mnt/l\n\
+            97 90 0:51 /a /c rw shared:8 master:7 - tmpfs none rw\n\
+            98 90 0:51 /b /d rw shared:8 master:7 - tmpfs none rw\n\
+            99 90 0:54 / /auto rw - autofs systemd-1 rw,fd=5\n",
+            false,
+        );
+        let all = origins(&found);
+        assert!(all.contains(&("/a".into(), Origin::Overlay {})));
+        let blocked: Vec<_> = found.blockers.iter().map(|b| &*b.place).collect();
+        // Of group 8 none shows what both show; the first may begin it.
+        assert_eq!(blocked, ["mount at /b", "mount at /auto", "mount at /d"]);
+        let slave = found.mounts.mounts.iter().find(|m| m.id == MountId(97));
+        let groups = slave.map(|m| (m.peers, m.master));
+        assert_eq!(groups, Some((Some(8), Some(7))));
+    }
+
+    #[test]
+    fn what_nobody_reaches_is_known() {
+        let text = b"90 80 254:0 / / rw - ext4 /dev/vda rw\n\
+            91 90 0:50 / /a rw - tmpfs a rw\n\
+            92 91 0:51 / /a/under rw - tmpfs b rw\n\
+            93 91 0:52 / /a rw - tmpfs c rw\n\
+            94 93 0:53 / /a/over rw - tmpfs d rw\n\
+            95 90 0:54 / /way/in rw - tmpfs e rw\n\
+            96 90 0:55 / /way rw - tmpfs f rw\n";
+        let mounts = parents_first(mountinfo::parse(text).unwrap());
+        assert_eq!(covered(&mounts), BTreeSet::from([91, 92, 95]));
     }
 
     #[test]

@@ -280,6 +280,8 @@ fn new(mountpoint: &str, fstype: &str, origin: Origin, super_options: &[&str]) -
         options: ["rw", "nosuid", "relatime"].map(String::from).into(),
         super_options: super_options.iter().map(|o| o.to_string()).collect(),
         propagation: Propagation::Private,
+        peers: None,
+        master: None,
         origin,
     }
 }

@@ -96,18 +96,25 @@ fn escaped(path: &Path) -> OsString {
 ///
 /// Mounts that show what only the file trees bring, and read-only, come later ([`settle`]).
 pub fn restore(record: Option<&Mounts>, base: &Base, groups: &[PathBuf]) -> Result<Vec<String>> {
-    let everything = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    // Nothing that is done here shows on the host. What took from the host takes again, as binds of what does.
+    let takes = record.is_some_and(|record| record.mounts.iter().any(takes_from_host));
+    let change = match takes {
+        true => MsFlags::MS_SLAVE,
+        false => MsFlags::MS_PRIVATE,
+    };
     call("make all mounts private", || {
+        let everything = MsFlags::MS_REC | change;
         mount(None::<&str>, "/", None::<&str>, everything, None::<&str>)
     })?;
     let directory = base.mount()?;
     let present = mountinfo::read_own()?;
+    let none = Mounts { mounts: Vec::new() };
+    let record = record.unwrap_or(&none);
     let top = Top::open(
         directory.as_deref().unwrap_or(Path::new("/")),
         directory.is_some(),
+        record,
     )?;
-    let none = Mounts { mounts: Vec::new() };
-    let record = record.unwrap_or(&none);
     let (now, _) = order::rounds(record);
     let mut left_out: Vec<&Mount> = Vec::new();
     for one in now {
@@ -128,22 +135,43 @@ pub fn restore(record: Option<&Mounts>, base: &Base, groups: &[PathBuf]) -> Resu
     Ok(said.collect())
 }
 
+fn takes_from_host(one: &Mount) -> bool {
+    one.propagation == Propagation::Slave && one.master.is_none()
+}
+
 /// The root directory that mounts are made beneath.
-struct Top {
+pub(super) struct Top {
     fd: OwnedFd,
     /// The container's own, in which mount points may be made; else the host's.
     own: bool,
+    /// The mounts in it, and which are of file systems of the container's own.
+    mounts: Vec<(PathBuf, bool)>,
 }
 
 impl Top {
-    fn open(path: &Path, own: bool) -> Result<Self> {
+    fn open(path: &Path, own: bool, record: &Mounts) -> Result<Self> {
         let file = File::open(path);
         let file = file.map_err(|e| kernel::Error::io(format!("open {}", path.display()), &e))?;
-        let fd = file.into();
-        Ok(Top { fd, own })
+        let of_own = |one: &Mount| {
+            let own = matches!(one.origin, Origin::Tmpfs { .. } | Origin::Overlay {});
+            (one.mountpoint.as_path().to_path_buf(), own)
+        };
+        Ok(Top {
+            fd: file.into(),
+            own,
+            mounts: record.mounts.iter().map(of_own).collect(),
+        })
     }
 
-    fn path(&self, path: &Path) -> kernel::Result<OwnedFd> {
+    /// Whether a place is in the container's own files, not in the host's.
+    fn is_own(&self, place: &Path) -> bool {
+        let above = place.parent().unwrap_or(place);
+        let around = self.mounts.iter().filter(|(at, _)| above.starts_with(at));
+        let nearest = around.max_by_key(|(at, _)| at.components().count());
+        self.own || nearest.is_some_and(|(_, own)| *own)
+    }
+
+    pub(super) fn path(&self, path: &Path) -> kernel::Result<OwnedFd> {
         beneath::open(self.fd.as_fd(), path, Way::InRoot, OFlag::O_PATH, 0)
     }
 }
@@ -170,6 +198,14 @@ fn make_one(
             }
         }
         Origin::Fresh | Origin::Tmpfs { .. } => attach(top, one, Source::New),
+        Origin::Overlay {} => {
+            let Some(point) = point(top, one.mountpoint.as_path(), true)? else {
+                return Ok(false);
+            };
+            let options = overlay_options(one);
+            kernel::mount::make("overlay", &one.source.0, &options, point.0.as_fd())?;
+            Ok(true)
+        }
         Origin::Volume { .. } | Origin::Written { .. } => {
             Err(refused(one, "it has no place in the container's directory"))
         }
@@ -270,7 +306,7 @@ fn is_poured(one: &Mount) -> bool {
 fn point(top: &Top, place: &Path, is_dir: bool) -> Result<Option<(OwnedFd, String)>> {
     let open = || top.path(place);
     let fd = match open() {
-        Err(e) if e.raw() == Some(ENOENT) && top.own => {
+        Err(e) if e.raw() == Some(ENOENT) && top.is_own(place) => {
             if in_kernel(top, place)? {
                 return Ok(None);
             }
@@ -352,19 +388,19 @@ fn enter(root: &Path) -> Result<()> {
 pub fn settle(pid: Pid, record: &Mounts, own_root: bool) -> Result<()> {
     let (_, later) = order::rounds(record);
     within(pid, &[Namespace::Mount], || {
-        let top = Top::open(Path::new("/"), own_root)?;
+        let top = Top::open(Path::new("/"), own_root, record)?;
         later
             .iter()
             .try_for_each(|one| make_one(&top, one, record, &[], &[]).map(drop))
     })??;
-    let there: BTreeSet<Vec<u8>> = mountinfo::read(pid)?
-        .into_iter()
-        .map(|m| m.mountpoint)
-        .collect();
+    let mut present = parents_first(mountinfo::read(pid)?);
+    let hidden = covered(&present);
+    present.retain(|m| !hidden.contains(&m.id));
+    let there: BTreeSet<&[u8]> = present.iter().map(|m| &m.mountpoint[..]).collect();
     within(pid, &[Namespace::Mount], || {
-        let top = Top::open(Path::new("/"), own_root)?;
-        let made =
-            |m: &&Mount| (own_root || m.origin != Origin::Host) && there.contains(&m.mountpoint.0);
+        let top = Top::open(Path::new("/"), own_root, record)?;
+        let there = |m: &&Mount| there.contains(&m.mountpoint.0[..]);
+        let made = |m: &&Mount| (own_root || m.origin != Origin::Host) && there(m);
         for one in record.mounts.iter().filter(made) {
             let fd = top.path(one.mountpoint.as_path())?;
             let read_only = one.super_options.iter().any(|o| o == "ro");
@@ -377,7 +413,16 @@ pub fn settle(pid: Pid, record: &Mounts, own_root: bool) -> Result<()> {
                 .and_then(|()| kernel::mount::set(fd.as_fd(), &attributes(one)))
                 .map_err(|e| Error::Refused(format!("the mount at {}: {e}", one.mountpoint)))?;
         }
-        Ok(())
+        let all = || record.mounts.iter();
+        let on_top =
+            |(i, m): &(usize, &Mount)| all().skip(i + 1).all(|n| n.mountpoint != m.mountpoint);
+        let mounts = all().enumerate().filter(on_top).map(|(_, m)| m);
+        let mounts: Vec<&Mount> = mounts.filter(there).collect();
+        for place in propagation::strangers(&present, &mounts) {
+            let fd = top.path(place)?;
+            kernel::mount::propagate(fd.as_fd(), kernel::mount::Propagation::Private)?;
+        }
+        propagation::restore(&top, &mounts)
     })?
 }
 
@@ -432,13 +477,15 @@ fn attributes(one: &Mount) -> Attributes {
             () if has("relatime") => Atime::Relative,
             () => Atime::Strict,
         },
-        propagation: match one.propagation {
-            // It took from a group outside; there is none here.
-            Propagation::Private | Propagation::Slave => None,
-            Propagation::Shared => Some(kernel::mount::Propagation::Shared),
-            Propagation::Unbindable => Some(kernel::mount::Propagation::Unbindable),
-        },
+        propagation: None,
     }
+}
+
+/// The options of an overlay that it takes back of those it shows.
+fn overlay_options(one: &Mount) -> Vec<&str> {
+    let leave = ["rw", "ro", "seclabel", "relatime"];
+    let all = one.super_options.iter().map(String::as_str);
+    all.filter(|option| !leave.contains(option)).collect()
 }
 
 /// The options a file system takes back of those it shows.
@@ -453,6 +500,8 @@ fn options(one: &Mount) -> String {
             "gid",
             "huge",
             "mpol",
+            "noswap",
+            "inode32",
         ],
         "ramfs" => &["mode"],
         "proc" => &["hidepid", "gid", "subset"],
@@ -505,6 +554,8 @@ mod tests {
             options: vec![],
             super_options: texts(&["rw", "size=4k", "mode=755", "inode64"]),
             propagation: Propagation::Private,
+            peers: None,
+            master: None,
             origin: Origin::Tmpfs { tree: 0 },
         };
         assert_eq!(options(&one), "size=4k,mode=755");

@@ -16,7 +16,9 @@ pub(super) fn rounds(record: &Mounts) -> (Vec<&Mount>, Vec<&Mount>) {
         let beneath = later
             .iter()
             .any(|m| here.starts_with(m.mountpoint.as_path()));
-        if beneath || shows_poured(record.mounts.get(..i).unwrap_or_default(), one) {
+        let shows_later = brought(record.mounts.get(..i).unwrap_or_default(), one)
+            .is_some_and(|of| later.iter().any(|m| m.id == of.id));
+        if beneath || shows_later || shows_poured(record.mounts.get(..i).unwrap_or_default(), one) {
             later.push(one);
         } else {
             now.push(one);
@@ -27,10 +29,13 @@ pub(super) fn rounds(record: &Mounts) -> (Vec<&Mount>, Vec<&Mount>) {
 
 /// Whether a mount shows something inside of a file system that a file tree is poured into, or a terminal.
 fn shows_poured(before: &[Mount], one: &Mount) -> bool {
+    if one.origin == (Origin::Overlay {}) {
+        return true;
+    }
     brought(before, one).is_some_and(|of| {
         let poured = matches!(
             of.origin,
-            Origin::Root | Origin::Tmpfs { .. } | Origin::Volume { .. }
+            Origin::Root | Origin::Tmpfs { .. } | Origin::Volume { .. } | Origin::Overlay {}
         );
         (poured || of.fstype == "devpts") && one.root != of.root
     })
@@ -98,6 +103,8 @@ mod tests {
             options: vec![],
             super_options: vec!["rw".into(), "memory".into()],
             propagation: Propagation::Private,
+            peers: None,
+            master: None,
             origin,
         }
     }
