@@ -9,7 +9,7 @@ use crate::target::{self, Found};
 use anyhow::{Context, anyhow};
 use image::Writer;
 use image::container::Container;
-use image::record::{self, CONTAINER, FROZEN, QUEUES, SYSV};
+use image::record::{self, CONTAINER, FROZEN, GROUPS, QUEUES, SYSV};
 use image::sockets::tcp::Connections;
 use resources::sockets::tcp::Still;
 use resources::tree::{self, Frozen};
@@ -111,9 +111,16 @@ fn stream(
         layouts,
         inodes,
         sysv,
+        groups,
+        words,
     } = clock
         .phase(Phase::Collect, || take::take(found, frozen))
         .map_err(failure)?;
+    if !options.common.quiet {
+        for word in words {
+            let _ = writeln!(std::io::stderr(), "checkpoint: {word}");
+        }
+    }
     let mut writer = clock.phase(Phase::Records, || -> anyhow::Result<_> {
         let container = container::dump(&found.subject(options.files())).map_err(failure)?;
         let mut writer = begun.go_on(found, &container)?;
@@ -121,6 +128,9 @@ fn stream(
         let queues = ipc::dump(found.root).map_err(failure)?;
         if !queues.queues.is_empty() {
             writer.record(QUEUES, &queues)?;
+        }
+        if !groups.is_empty() {
+            writer.record(GROUPS, &groups)?;
         }
         if !sysv.is_empty() {
             writer.record(SYSV, &sysv)?;

@@ -1,6 +1,7 @@
 //! The walk through the rooms: what cannot be taken, and then everything that can, as records.
 
 use crate::target::Found;
+use image::cgroups::groups::Groups;
 use image::ids::{Pid, SpaceId, TableId};
 use image::ipc::sysv::SystemV;
 use image::process::Process;
@@ -11,7 +12,8 @@ use resources::container::{self, Files};
 use resources::memory::{self, Layout, shared::Inodes};
 use resources::tree::Frozen;
 use resources::{
-    Blocker, Error, Result, credentials, files, ipc, limits, signals, threads, timers, tree,
+    Blocker, Error, Result, cgroups, credentials, files, ipc, limits, signals, threads, timers,
+    tree,
 };
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,6 +26,9 @@ pub struct Taken {
     pub layouts: Vec<Layout>,
     pub inodes: Inodes,
     pub sysv: SystemV,
+    pub groups: Groups,
+    /// What does not come along and the program can do without, in words.
+    pub words: Vec<String>,
 }
 
 /// How often, and how long apart, what stands in the way is looked at before it is believed.
@@ -106,6 +111,7 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
     let mut inodes = Inodes::beside(&frozen.source.objects);
     inodes.segments(found.root)?;
     let sysv = ipc::sysv::dump(found.root, &mut frozen.source)?;
+    let (groups, words) = cgroups::groups::dump(&frozen.source, found.root)?;
     let (mut spaces, mut layouts) = (Vec::new(), Vec::new());
     for (i, process) in frozen.source.processes.iter_mut().enumerate() {
         if frozen.sharing.memory[i] != i {
@@ -164,6 +170,8 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
         layouts,
         inodes,
         sysv,
+        groups,
+        words,
     })
 }
 

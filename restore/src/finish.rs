@@ -9,7 +9,7 @@ use image::tree::State;
 use kernel::ptrace::Stopped;
 use resources::namespaces::nested;
 use resources::{
-    Error, Result, Target, credentials, ipc, limits, memory, signals, threads, timers,
+    Error, Result, Target, cgroups, credentials, ipc, limits, memory, signals, threads, timers,
 };
 
 /// Signals that stop and cannot be caught (signal(7)).
@@ -18,7 +18,7 @@ const SIGSTOP: i32 = 19;
 /// Gives everything back but registers. What this host does not allow, and the program can do without, is returned
 /// in words.
 pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
-    let mut words = Vec::new();
+    let mut words = std::mem::take(&mut pour.words);
     let target = &mut pour.target;
     let none = Nested::default();
     let nested = pour.tree.as_ref().map_or(&none, |tree| &tree.nested);
@@ -43,6 +43,7 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
                 .flatten(),
         );
     }
+    words.extend(cgroups::groups::resume(&pour.groups, target)?);
     pour.numbers
         .finish(pour.tree.as_ref().and_then(|tree| tree.last_pid))?;
     if let Some(files) = &mut pour.files {

@@ -2,6 +2,7 @@
 
 use crate::options::Options;
 use crate::phase::Phase;
+use image::cgroups::groups::Groups;
 use image::container::{Container, Engine};
 use image::files::OpenFiles;
 use image::ids::{Pid, SpaceId, TableId};
@@ -9,7 +10,7 @@ use image::ipc::sysv::SystemV;
 use image::memory::shared::Objects;
 use image::namespaces::mount::Origin;
 use image::process::Process;
-use image::record::{FROZEN, Frozen, QUEUES, SYSV};
+use image::record::{FROZEN, Frozen, GROUPS, QUEUES, SYSV};
 use image::rootfs::Tree as FileTree;
 use image::tree::{State, Tree};
 use image::{Entry, Kind, Space};
@@ -19,7 +20,7 @@ use resources::memory::pages::{self, Filler};
 use resources::namespaces::nested::{self, Inners};
 use resources::rootfs::{Content, Policy};
 use resources::vessel::{Console, Vessel};
-use resources::{Error, Result, Target, files, ipc, limits, memory, rootfs, tree};
+use resources::{Error, Result, Target, cgroups, files, ipc, limits, memory, rootfs, tree};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -46,6 +47,10 @@ pub struct Pour {
     pub objects: Objects,
     /// Semaphores and message queues of System V.
     pub sysv: SystemV,
+    /// Control groups beneath its own.
+    pub groups: Groups,
+    /// What this host does not allow, and the program can do without, in words.
+    pub words: Vec<String>,
     /// When it was frozen, where that was after the header was written.
     pub frozen: Option<Frozen>,
     spaces: HashMap<SpaceId, Pid>,
@@ -109,6 +114,8 @@ impl Pour {
             files: None,
             objects: Objects::default(),
             sysv: SystemV::default(),
+            groups: Groups::default(),
+            words: Vec::new(),
             frozen: None,
             spaces: HashMap::new(),
             filler: None,
@@ -150,6 +157,12 @@ impl Pour {
             (QUEUES, _) => {
                 self.reach(Step::Trees, &entry)?;
                 ipc::restore(self.target.root_pid, &entry.json()?)?;
+                Ok(Phase::Trees)
+            }
+            (GROUPS, _) => {
+                self.reach(Step::Trees, &entry)?;
+                self.groups = entry.json()?;
+                self.groups.check().map_err(|what| entry.damaged(what))?;
                 Ok(Phase::Trees)
             }
             (SYSV, _) => {
@@ -244,6 +257,7 @@ impl Pour {
         self.init = grown.init.take();
         self.numbers = grown.numbers;
         self.target.processes = grown.processes;
+        self.words = cgroups::groups::restore(&self.groups, &self.target)?;
         nested::make(&tree, &mut self.target, &mut self.init, &mut self.numbers)?;
         self.tree = Some(tree);
         Ok(())

@@ -158,7 +158,7 @@ impl Contents {
     fn take_record(&mut self, record: Record) -> Result<(), String> {
         match record {
             Record::Container(container) => self.container = Some(*container),
-            Record::Frozen(_) | Record::Queues(_) | Record::SystemV(_) => {}
+            Record::Frozen(_) | Record::Queues(_) | Record::SystemV(_) | Record::Groups(_) => {}
             Record::Tree(tree) => self.tree = Some(tree),
             Record::Memory(memory) => {
                 self.shared = memory

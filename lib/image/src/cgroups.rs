@@ -1,6 +1,8 @@
 //! Control groups (cgroups(7)): where the container's root process was, and what it was limited to there. Limits are in
 //! the words of version 1, whatever the host had.
 
+pub mod groups;
+
 use crate::path::Name;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +22,7 @@ pub struct Cgroups {
 pub struct Membership {
     /// `freezer`, `cpu,cpuacct`, `name=systemd`; empty for the unified hierarchy (v2).
     pub controllers: String,
-    /// The group, from the root of the hierarchy.
+    /// The group, from the root of the hierarchy: the root of its cgroup namespace, where it has one of its own.
     pub path: Name,
     /// It is the container's own: not the one that `checkpoint` was in, nor the root.
     pub own: bool,

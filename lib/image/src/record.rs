@@ -1,5 +1,6 @@
 //! The JSON records of an image by their paths: what a reader knows, and what it refuses.
 
+use crate::cgroups::groups::Groups;
 use crate::container::Container;
 use crate::error::Result;
 use crate::files::OpenFiles;
@@ -21,6 +22,8 @@ pub const FROZEN: &str = "frozen.json";
 pub const QUEUES: &str = "queues.json";
 /// Path of the record of semaphores and message queues of System V.
 pub const SYSV: &str = "sysv.json";
+/// Path of the record of control groups beneath the container's own.
+pub const GROUPS: &str = "groups.json";
 /// Path of the record of the process tree.
 pub const TREE: &str = "tree.json";
 /// Path of the record of memory objects.
@@ -52,6 +55,8 @@ pub enum Record {
     Queues(Queues),
     /// `sysv.json`.
     SystemV(SystemV),
+    /// `groups.json`.
+    Groups(Groups),
     /// `tree.json`.
     Tree(Tree),
     /// `memory.json`.
@@ -73,6 +78,11 @@ impl Record {
                 let record: SystemV = entry.json()?;
                 record.check().map_err(|what| entry.damaged(what))?;
                 Ok(Record::SystemV(record))
+            }
+            GROUPS => {
+                let record: Groups = entry.json()?;
+                record.check().map_err(|what| entry.damaged(what))?;
+                Ok(Record::Groups(record))
             }
             TREE => entry.json().map(Record::Tree),
             MEMORY => entry.json().map(Record::Memory),

@@ -1,16 +1,18 @@
 //! Control groups (cgroups(7)): membership, limits, and the freezer.
 
-use crate::Result;
+use crate::{Result, namespaces};
 use image::cgroups::{Cgroups, Membership};
 use image::engine::Configuration;
 use image::path::Name;
-use kernel::Pid;
+use kernel::namespaces::Kind;
 use kernel::proc::{Proc, mountinfo};
+use kernel::{Namespace, Pid, within};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 mod freezer;
+pub mod groups;
 mod limits;
 mod rules;
 
@@ -20,14 +22,12 @@ pub(crate) use limits::write;
 /// Takes the membership of a process, and what groups limit that are its own. Of devices version 2 keeps a program, which
 /// the kernel does not give back: then the engine's configuration is asked.
 pub fn dump(root: Pid, configuration: Option<&Configuration>) -> Result<Cgroups> {
-    let ours = parse(&Proc::process(std::process::id() as Pid).bytes("cgroup")?);
-    let mut memberships = parse(&Proc::process(root).bytes("cgroup")?);
-    let mounts = mountinfo::read_own()?;
+    let mut memberships = Vec::new();
     let mut groups = Vec::new();
-    for one in &mut memberships {
-        let group = own_group(one, &ours, &mounts);
-        one.own = group.is_some();
-        groups.extend(group);
+    for mut one in bases(root)? {
+        one.membership.own = one.own;
+        memberships.push(one.membership);
+        groups.extend(one.directory.filter(|_| one.own));
     }
     let mut limits = limits::read(&groups);
     inherited(&mut limits, &groups);
@@ -40,23 +40,84 @@ pub fn dump(root: Pid, configuration: Option<&Configuration>) -> Result<Cgroups>
     })
 }
 
-/// The directory of a group, where it is neither ours nor the root.
-fn own_group(
-    one: &Membership,
-    ours: &[Membership],
-    mounts: &[mountinfo::Mount],
-) -> Option<PathBuf> {
-    let path = one.path.as_path();
-    let shared = ours
-        .iter()
-        .any(|m| m.controllers == one.controllers && m.path == one.path);
-    if shared || path == Path::new("/") {
-        return None;
+/// Where a process is in one hierarchy.
+struct Hierarchy {
+    membership: Membership,
+    /// The directory of the group, where the hierarchy is mounted.
+    directory: Option<PathBuf>,
+    /// The group is neither ours nor the root.
+    own: bool,
+    ours: PathBuf,
+}
+
+impl Hierarchy {
+    /// The same with a group above.
+    fn raise(&mut self, path: &Path) {
+        if let Ok(below) = self.membership.path.as_path().strip_prefix(path) {
+            let depth = below.components().count();
+            let above = |directory: PathBuf| Some(directory.ancestors().nth(depth)?.to_path_buf());
+            self.directory = self.directory.take().and_then(above);
+            self.membership.path = Name::from(path);
+            self.own = is_own(path, &self.ours);
+        }
     }
-    let mount = mounts.iter().rev().find(|m| is_hierarchy(m, one))?;
+}
+
+fn is_own(path: &Path, ours: &Path) -> bool {
+    path != ours && path != Path::new("/")
+}
+
+/// Where the container begins whose root process this is, hierarchy by hierarchy: at the roots of its cgroup namespace,
+/// else where the process is.
+fn bases(root: Pid) -> Result<Vec<Hierarchy>> {
+    let mut all = hierarchies(root)?;
+    if namespaces::is_own(root, Kind::Cgroup)? {
+        // As a thread sees it that has entered the namespace.
+        let seen = within(root, &[Namespace::Cgroup], || {
+            Proc::process(root).bytes("cgroup")
+        })??;
+        for inside in parse(&seen) {
+            let mut same = all.iter_mut();
+            let same = same.find(|one| one.membership.controllers == inside.controllers);
+            let depth = inside.path.as_path().components().count().saturating_sub(1);
+            if let Some(one) = same
+                && let Some(base) = one.membership.path.clone().as_path().ancestors().nth(depth)
+            {
+                one.raise(base);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Where a process is, hierarchy by hierarchy.
+fn hierarchies(pid: Pid) -> Result<Vec<Hierarchy>> {
+    let ours = parse(&Proc::process(std::process::id() as Pid).bytes("cgroup")?);
+    let memberships = parse(&Proc::process(pid).bytes("cgroup")?);
+    let mounts = mountinfo::read_own()?;
     let place = |bytes| Path::new(OsStr::from_bytes(bytes));
-    let below = path.strip_prefix(place(&mount.root)).ok()?;
-    Some(place(&mount.mountpoint).join(below))
+    let found = memberships.into_iter().map(|membership| {
+        let same = ours
+            .iter()
+            .find(|m| m.controllers == membership.controllers);
+        let ours = same.map_or(PathBuf::new(), |m| m.path.as_path().to_path_buf());
+        let mount = mounts.iter().rev().find(|m| is_hierarchy(m, &membership));
+        let directory = mount.and_then(|mount| {
+            let below = membership
+                .path
+                .as_path()
+                .strip_prefix(place(&mount.root))
+                .ok()?;
+            Some(place(&mount.mountpoint).join(below))
+        });
+        Hierarchy {
+            own: is_own(membership.path.as_path(), &ours) && directory.is_some(),
+            membership,
+            directory,
+            ours,
+        }
+    });
+    Ok(found.collect())
 }
 
 /// Whether this is a mount of the hierarchy of a membership.

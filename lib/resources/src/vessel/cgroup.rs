@@ -109,8 +109,12 @@ pub(super) fn enter(groups: &[PathBuf]) -> Vec<String> {
     .collect()
 }
 
-/// Removes it, and the directory of all where it was the last.
+/// Removes it with all groups beneath it, and the directory of all where it was the last.
 pub(super) fn remove(path: &Path) {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove(&entry.path());
+    }
     // A cgroup is busy until the last of its tasks, a zombie too, has been reaped.
     for _ in 0..50 {
         match fs::remove_dir(path) {
