@@ -113,6 +113,7 @@ fn stream(
         sysv,
         groups,
         words,
+        families,
     } = clock
         .phase(Phase::Collect, || take::take(found, frozen))
         .map_err(failure)?;
@@ -136,6 +137,12 @@ fn stream(
             writer.record(SYSV, &sysv)?;
         }
         writer.record("tree.json", &tree)?;
+        for (family, layouts) in &families {
+            writer.record(&record::family(family.pid), family)?;
+            for layout in layouts {
+                memory::write_pages(layout, &mut writer).map_err(failure)?;
+            }
+        }
         writer.record("files.json", &files.record)?;
         files.write_blobs(&mut writer).map_err(failure)?;
         writer.record("memory.json", &inodes.dump())?;

@@ -29,6 +29,7 @@ pub struct Taken {
     pub groups: Groups,
     /// What does not come along and the program can do without, in words.
     pub words: Vec<String>,
+    pub families: Vec<memory::family::Taken>,
 }
 
 /// How often, and how long apart, what stands in the way is looked at before it is believed.
@@ -156,6 +157,7 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
     };
     let mut tree = tree::dump(frozen, found.root, &is_subreaper, last_pid, stub)?;
     tree.terminals = files.terminals.clone();
+    let families = memory::family::dump(&tree, &mut processes, &mut layouts)?;
     for process in &mut processes {
         let shape = tree.processes.iter().find(|shape| shape.pid == process.pid);
         if shape.is_some_and(|shape| shape.sid == tree::OUTSIDE) {
@@ -172,6 +174,7 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
         sysv,
         groups,
         words,
+        families,
     })
 }
 

@@ -7,6 +7,7 @@ use image::container::{Container, Engine};
 use image::files::OpenFiles;
 use image::ids::{Pid, SpaceId, TableId};
 use image::ipc::sysv::SystemV;
+use image::memory::Family;
 use image::memory::shared::Objects;
 use image::namespaces::mount::Origin;
 use image::process::Process;
@@ -19,6 +20,7 @@ use resources::files::{Opened, Stdio, Terminals, external};
 use resources::memory::pages::{self, Filler};
 use resources::namespaces::nested::{self, Inners};
 use resources::rootfs::{Content, Policy};
+use resources::tree::Growth;
 use resources::vessel::{Console, Vessel};
 use resources::{Error, Result, Target, cgroups, files, ipc, limits, memory, rootfs, tree};
 use std::collections::{BTreeMap, HashMap};
@@ -65,6 +67,10 @@ pub struct Pour {
     stdio: Stdio,
     /// Its terminals, between growth and files.
     terminals: Option<Terminals>,
+    /// The tree, while it grows.
+    growth: Option<Growth>,
+    /// The family whose pages are coming.
+    family: Option<Family>,
     step: Step,
 }
 
@@ -128,6 +134,8 @@ impl Pour {
             vessel,
             stdio,
             terminals: None,
+            growth: None,
+            family: None,
             console: None,
             step: Step::Trees,
         })
@@ -137,6 +145,10 @@ impl Pour {
     pub fn entry(&mut self, mut entry: Entry<'_>) -> Result<Phase> {
         let path = entry.path().to_string();
         let kind = entry.kind().clone();
+        let of = |family: &Family| matches!(&kind, Kind::Pages(p) if p.space == Space::Mm(family.space.id));
+        if self.family.as_ref().is_some_and(|family| !of(family)) {
+            self.close_family()?;
+        }
         match (path.as_str(), kind) {
             (_, Kind::Member) => {
                 self.reach(Step::Trees, &entry)?;
@@ -176,8 +188,14 @@ impl Pour {
                 self.grow(entry.json()?)?;
                 Ok(Phase::Grow)
             }
+            (path, Kind::Record) if path.starts_with("family/") => {
+                self.reach(Step::Tree, &entry)?;
+                self.family(entry.json()?)?;
+                Ok(Phase::Grow)
+            }
             ("files.json", _) => {
                 self.reach(Step::Files, &entry)?;
+                self.grown()?;
                 let record: OpenFiles = entry.json()?;
                 let terminals = self.terminals.take().ok_or_else(|| misplaced(&entry))?;
                 let opened = files::open(record, terminals, &mut self.target, &self.stdio)?;
@@ -250,16 +268,66 @@ impl Pour {
             }
             false => Stub::install(first, tree.stub)?,
         };
-        let mut terminals = Terminals::make(&tree.terminals, self.target.root_pid, &self.stdio)?;
-        let mut grown = tree::grow(&tree, first, is_root, &terminals)?;
-        self.console = terminals.take_console();
+        let terminals = Terminals::make(&tree.terminals, self.target.root_pid, &self.stdio)?;
+        self.growth = Some(Growth::begin(&tree, first, is_root, &terminals)?);
         self.terminals = Some(terminals);
+        self.tree = Some(tree);
+        Ok(())
+    }
+
+    /// The first of a family is grown, and gets what all of it have in common.
+    fn family(&mut self, family: Family) -> Result<()> {
+        let (Some(growth), Some(tree), Some(terminals)) =
+            (&mut self.growth, &self.tree, &self.terminals)
+        else {
+            return Err(Error::Refused(
+                "the image has memory in common before its process tree".into(),
+            ));
+        };
+        let (pid, id) = (family.pid, family.space.id);
+        let process = growth.until_fork(pid, tree, terminals)?;
+        self.target.processes.insert(pid, process);
+        memory::family::prepare(&mut self.target, &family)?;
+        if self.spaces.insert(id, pid).is_some() {
+            return Err(Error::Refused(format!(
+                "space {} is in the image twice",
+                id.0
+            )));
+        }
+        self.family = Some(family);
+        Ok(())
+    }
+
+    /// All pages of a family have come: the tree may go on growing.
+    fn close_family(&mut self) -> Result<()> {
+        let Some(family) = self.family.take() else {
+            return Ok(());
+        };
+        if let Some(filler) = self.filler.take() {
+            filler.finish()?;
+        }
+        let mut process = self.target.processes.remove(&family.pid);
+        if let (Some(growth), Some(mut process)) = (&mut self.growth, process.take()) {
+            memory::family::settle(&mut process, &family)?;
+            growth.go_on_with(process);
+        }
+        Ok(())
+    }
+
+    /// The tree grows to its end.
+    fn grown(&mut self) -> Result<()> {
+        let (Some(growth), Some(tree), Some(terminals)) =
+            (self.growth.take(), &self.tree, &mut self.terminals)
+        else {
+            return Ok(());
+        };
+        let mut grown = growth.finish(tree, terminals)?;
+        self.console = terminals.take_console();
         self.init = grown.init.take();
         self.numbers = grown.numbers;
         self.target.processes = grown.processes;
         self.words = cgroups::groups::restore(&self.groups, &self.target)?;
-        nested::make(&tree, &mut self.target, &mut self.init, &mut self.numbers)?;
-        self.tree = Some(tree);
+        nested::make(tree, &mut self.target, &mut self.init, &mut self.numbers)?;
         Ok(())
     }
 
@@ -332,10 +400,17 @@ impl Pour {
 
     fn pages(&mut self, pages: &image::Pages, entry: &mut Entry) -> Result<()> {
         match pages.space {
+            Space::Mm(id) if self.family.as_ref().is_some_and(|f| f.space.id == id) => {
+                let family = self.family.as_ref().ok_or_else(|| misplaced(entry))?;
+                let pid = self.target.process(family.pid)?.pid;
+                let filler = self.filler.get_or_insert_with(Filler::start);
+                filler.space(pid, &family.space, &pages.ranges, entry)
+            }
             Space::Mm(id) => {
                 let found = self.spaces.get(&id).and_then(|pid| self.processes.get(pid));
                 let process = found.ok_or_else(|| misplaced(entry))?;
-                let space = process.memory.as_ref().ok_or_else(|| misplaced(entry))?;
+                let space = process.memory.as_ref().filter(|space| space.id == id);
+                let space = space.ok_or_else(|| misplaced(entry))?;
                 let pid = self.target.process(process.pid)?.pid;
                 let filler = self.filler.get_or_insert_with(Filler::start);
                 filler.space(pid, space, &pages.ranges, entry)

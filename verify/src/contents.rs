@@ -175,6 +175,10 @@ impl Contents {
                 .files
                 .iter()
                 .try_for_each(|file| self.take_file(file))?,
+            Record::Family(family) => {
+                family.space.check()?;
+                self.memory.push(memory(&family.space));
+            }
             Record::Process(process) => self.take_process(&process)?,
         }
         Ok(())

@@ -8,6 +8,7 @@ use crate::header::Clocks;
 use crate::ids::Pid;
 use crate::ipc::Queues;
 use crate::ipc::sysv::SystemV;
+use crate::memory::Family;
 use crate::memory::shared::Objects;
 use crate::process::Process;
 use crate::reader::Entry;
@@ -30,6 +31,11 @@ pub const TREE: &str = "tree.json";
 pub const MEMORY: &str = "memory.json";
 /// Path of the record of open files.
 pub const FILES: &str = "files.json";
+
+/// Path of the record of what a process and those forked from it have in common.
+pub fn family(pid: Pid) -> String {
+    format!("family/{pid}.json")
+}
 
 /// Path of the record of one process.
 pub fn process(pid: Pid) -> String {
@@ -63,6 +69,8 @@ pub enum Record {
     Memory(Objects),
     /// `files.json`.
     Files(Box<OpenFiles>),
+    /// `family/PID.json`.
+    Family(Box<Family>),
     /// `process/PID.json`.
     Process(Box<Process>),
 }
@@ -87,6 +95,14 @@ impl Record {
             TREE => entry.json().map(Record::Tree),
             MEMORY => entry.json().map(Record::Memory),
             FILES => entry.json().map(Record::Files),
+            path if path.starts_with("family/") => {
+                let record: Box<Family> = entry.json()?;
+                if entry.path() != family(record.pid) {
+                    let what = format!("it is the record of process {}", record.pid);
+                    return Err(entry.damaged(what));
+                }
+                Ok(Record::Family(record))
+            }
             path if path.starts_with("process/") => {
                 let record: Box<Process> = entry.json()?;
                 if entry.path() != process(record.pid) {

@@ -65,6 +65,9 @@ const REGIONS: usize = 4096;
 const WORD_PRESENT: u64 = 1 << 63;
 const WORD_SWAPPED: u64 = 1 << 62;
 const WORD_FILE: u64 = 1 << 61;
+/// Mapped here only.
+const WORD_EXCLUSIVE: u64 = 1 << 56;
+const WORD_FRAME: u64 = (1 << 55) - 1;
 /// Since 6.15.
 const WORD_GUARD: u64 = 1 << 58;
 /// Words read at once.
@@ -106,6 +109,20 @@ impl PageMap {
             none_of |= IS_GUARD;
         }
         self.scan(range, none_of, IS_PRESENT | IS_SWAPPED)
+    }
+
+    /// The pages in the range that others have too, copy on write: address and page frame, which only a privileged reader
+    /// is shown. The zero page is everybody's.
+    pub fn common(&self, range: Range) -> Result<Vec<(u64, u64)>> {
+        let mut found = Vec::new();
+        self.each_word(range, |at, word| {
+            let frame = word & WORD_FRAME;
+            let alone = word & (WORD_EXCLUSIVE | WORD_FILE) != 0;
+            if word & WORD_PRESENT != 0 && !alone && frame != 0 {
+                found.push((at, frame));
+            }
+        })?;
+        Ok(found)
     }
 
     /// The guard pages in the range; nothing where the kernel does not tell.
@@ -154,6 +171,15 @@ impl PageMap {
 
     fn words(&self, range: Range, wanted: impl Fn(u64) -> bool) -> Result<Vec<Range>> {
         let mut found = Vec::new();
+        self.each_word(range, |at, word| {
+            if wanted(word) {
+                join(&mut found, at..at + PAGE);
+            }
+        })?;
+        Ok(found)
+    }
+
+    fn each_word(&self, range: Range, mut see: impl FnMut(u64, u64)) -> Result<()> {
         let mut bytes = vec![0; WORDS * 8];
         let mut at = range.start;
         while at < range.end {
@@ -165,14 +191,11 @@ impl PageMap {
                 .read_exact_at(chunk, at / PAGE * 8)
                 .named(|| format!("read the page map of process {} at {at:#x}", self.pid))?;
             for word in chunk.chunks_exact(8) {
-                let word = u64::from_ne_bytes(word.try_into().unwrap_or_default());
-                if wanted(word) {
-                    join(&mut found, at..at + PAGE);
-                }
+                see(at, u64::from_ne_bytes(word.try_into().unwrap_or_default()));
                 at += PAGE;
             }
         }
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -274,6 +297,44 @@ mod tests {
             vec![1..2]
         );
         assert!(map.own(whole(&shared)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn pages_are_common_until_one_of_two_writes_to_them() {
+        let area = prepared();
+        let map = PageMap::open(ME()).unwrap();
+        let zero = map.common(whole(&area)).unwrap();
+        assert_eq!(zero.len(), 1);
+        let (told, tell) = nix::unistd::pipe().unwrap();
+        // SAFETY: the child makes two system calls, which are safe after fork in a program with threads.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: one byte is read into a buffer of one byte.
+            unsafe {
+                let mut byte = 0u8;
+                libc::close(tell.as_raw_fd());
+                libc::read(told.as_raw_fd(), (&raw mut byte).cast(), 1);
+                libc::_exit(0);
+            }
+        }
+        area.write(3 * PAGE as usize, b"y").unwrap();
+        let base = area.address();
+        let pages = |pid| {
+            let map = PageMap::open(pid).unwrap();
+            let found = map.common(whole(&area)).unwrap();
+            found
+                .into_iter()
+                .map(|(at, frame)| ((at - base) / PAGE, frame))
+                .collect::<Vec<_>>()
+        };
+        let (own, theirs) = (pages(ME()), pages(child));
+        drop(tell);
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None).unwrap();
+        assert_eq!(
+            own.iter().map(|(page, _)| *page).collect::<Vec<_>>(),
+            [2, 5, 7]
+        );
+        assert_eq!(own, theirs);
     }
 
     #[test]

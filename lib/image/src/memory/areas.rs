@@ -1,6 +1,7 @@
 //! Areas of an address space (`struct vm_area_struct`, proc_pid_maps(5)).
 
 use super::Backing;
+use super::family::Inherited;
 use super::pages::{PAGE, Run};
 use crate::path::Name;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -30,6 +31,8 @@ pub struct Area {
     pub resident: u64,
     /// Of these, bytes that lay in huge pages (`AnonHugePages`).
     pub huge: u64,
+    /// What of it the process has from before it was forked; absent where it is mapped afresh.
+    pub inherited: Option<Inherited>,
 }
 
 /// Flags of an area that are neither protection nor mapping.
@@ -127,7 +130,7 @@ impl<'de> Deserialize<'de> for Prot {
 }
 
 /// First address that is not a program's, on x86-64 with five-level page tables.
-const TOP: u64 = 1 << 56;
+pub(super) const TOP: u64 = 1 << 56;
 
 impl Area {
     /// Length in bytes.
@@ -176,6 +179,9 @@ impl Area {
         if self.guards.iter().any(|run| !run.within(start, end)) {
             return wrong("has guard pages elsewhere");
         }
+        if let Some(what) = self.inherited.as_ref().and_then(|i| i.check(self)) {
+            return wrong(what);
+        }
         Ok(())
     }
 }
@@ -196,6 +202,7 @@ mod tests {
             guards: Vec::new(),
             resident: 0,
             huge: 0,
+            inherited: None,
         }
     }
 

@@ -5,12 +5,14 @@ use crate::ids::SpaceId;
 use serde::{Deserialize, Serialize};
 
 pub mod areas;
+pub mod family;
 pub mod fields;
 pub mod mapped;
 pub mod pages;
 pub mod shared;
 
 pub use areas::{Advice, Area, Prot};
+pub use family::{Family, Inherited};
 pub use fields::{Executable, Fields};
 pub use mapped::{Backing, File};
 pub use pages::Run;

@@ -84,6 +84,7 @@ mod tests {
             guards: Vec::new(),
             resident: 0,
             huge: 0,
+            inherited: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Areas: taken from `/proc/PID/smaps`, mapped again by calls in the process being rebuilt.
 
+use super::family;
 use super::huge;
 use super::locks;
 use super::mapped::{self, Files, Mapped, Sight};
@@ -64,6 +65,7 @@ pub(super) fn dump(
             guards: Vec::new(),
             resident: 0,
             huge: shown.huge,
+            inherited: None,
         };
         let range = area.start..area.end;
         if shown.has("gu") {
@@ -137,6 +139,14 @@ fn writable_first(area: &Area) -> bool {
     area.resident > 0 && !area.prot.writable()
 }
 
+/// Its protection until [`protect`].
+fn prot_first(area: &Area) -> Prot {
+    match writable_first(area) {
+        true => Prot(area.prot.0 | Prot::WRITE | Prot::READ),
+        false => area.prot,
+    }
+}
+
 /// What an area maps, by a descriptor that stands in the process while it is mapped: which, and open for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
@@ -191,7 +201,10 @@ pub fn map(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
     let apart = set_apart(&space.areas).into_iter().zip(by_themselves);
     for (area, (apart, there)) in space.areas.iter().zip(apart) {
         let fd = key(area).and_then(|key| numbers.get(&key).copied());
-        let map = map_call(area, fd).filter(|_| !there);
+        let map = match &area.inherited {
+            Some(inherited) => family::adapt(area, inherited, prot_first(area)),
+            None => map_call(area, fd).filter(|_| !there).into_iter().collect(),
+        };
         let calls = map.into_iter().chain(advise_calls(area));
         let calls = calls.chain(apart.then(|| dump_call(area, !area.has(Advice::DontDump))));
         asked.extend(calls.map(|call| (area, call)));
@@ -302,10 +315,7 @@ fn map_call(area: &Area, fd: Option<RawFd>) -> Option<Call> {
             flags |= flag;
         }
     }
-    let mut prot = area.prot;
-    if writable_first(area) {
-        prot.0 |= Prot::WRITE | Prot::READ;
-    }
+    let prot = prot_first(area);
     let fd = fd.map_or(u64::MAX, |fd| fd as u64);
     let len = area.len();
     Some(Call::new(

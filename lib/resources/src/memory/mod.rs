@@ -15,6 +15,7 @@ use std::ops::Range;
 
 pub mod areas;
 mod executable;
+pub mod family;
 pub mod fields;
 mod huge;
 mod locks;

@@ -2,7 +2,7 @@
 //! bytes gets it moved to the recorded address; on another, the recorded one stays as ordinary memory, each of its
 //! functions a jump into the host's own, so that return addresses and cached function pointers remain true.
 
-use super::free;
+use super::{family, free};
 use crate::{Error, Result, Target, TargetProcess, threads};
 use image::ids::Pid;
 use image::memory::{Backing, Space};
@@ -24,8 +24,8 @@ pub(super) fn dump(pid: kernel::Pid, shown: &[maps::Area]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes the process what it is to be ([`super::executable`]), takes away all memory it has from before but the stub, and
-/// puts the kernel's pages to their places.
+/// Makes the process what it is to be ([`super::executable`]), takes away all memory it has from before but the stub and
+/// what it inherits ([`super::family`]), and puts the kernel's pages to their places.
 pub fn clear(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
     space.check().map_err(|what| {
         Error::Refused(format!(
@@ -34,23 +34,34 @@ pub fn clear(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
     })?;
     super::executable::execute(target, inside, space)?;
     let process = target.process(inside)?;
-    let own = empty(&mut process.leader)?;
+    let own = empty_but(&mut process.leader, space)?;
     let stub = process.leader.base()..process.leader.base() + STUB_LEN;
     place(process, &own.iter().collect::<Vec<_>>(), stub, space)
 }
 
 /// Takes away all memory of a task but its stub and the kernel's own areas, which are returned. Done before it forks, its
 /// descendants have nothing that the kernel would have to keep account of through all generations.
-pub(crate) fn empty(leader: &mut Stub) -> Result<Vec<maps::Area>> {
+pub(crate) fn empty(leader: &mut Stub) -> Result<()> {
+    without(leader, |_| Ok(Vec::new())).map(drop)
+}
+
+/// The same, but for what the process inherits.
+fn empty_but(leader: &mut Stub, space: &Space) -> Result<Vec<maps::Area>> {
+    without(leader, |shown| family::kept(space, shown))
+}
+
+fn without(
+    leader: &mut Stub,
+    kept: impl FnOnce(&[maps::Area]) -> Result<Vec<Range<u64>>>,
+) -> Result<Vec<maps::Area>> {
     threads::unregister_rseq(leader)?;
     let shown = maps::read(leader.tid())?;
     let (own, rest): (Vec<_>, Vec<_>) = shown.into_iter().partition(of_kernel);
     let stub = leader.base();
-    let unmap: Vec<Call> = rest
-        .iter()
-        .filter(|area| area.start != stub)
-        .map(|area| Call::new(libc::SYS_munmap, &[area.start, area.end - area.start]))
-        .collect();
+    let kept = kept(&rest)?;
+    let others = rest.iter().filter(|area| area.start != stub);
+    let others: Vec<Range<u64>> = others.map(|area| area.start..area.end).collect();
+    let unmap = family::unmapped(&others, &kept);
     leader.must_all(&unmap, &|_| "unmap memory".into())?;
     Ok(own)
 }

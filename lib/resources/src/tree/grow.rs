@@ -10,7 +10,7 @@ use image::tree::{State, Tree};
 use kernel::pidfd::PidFd;
 use kernel::proc::Proc;
 use kernel::remote::{Call, Caller, Plant, Stub, call, plant};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
 
 /// A tree as high as it was.
@@ -24,62 +24,126 @@ pub struct Grown {
     pub numbers: Numbers,
 }
 
-/// Grows `tree` from its first process: the root itself, or our own init. Sessions get their terminals before they have members, who inherit them.
-pub fn grow(
-    tree: &Tree,
-    mut first: Stub,
+/// A tree that grows, and stops where memory has to be placed before it goes on.
+#[derive(Debug)]
+pub struct Growth {
+    steps: VecDeque<Step>,
+    tasks: Tasks,
+    depths: BTreeMap<Pid, usize>,
+    numbers: Numbers,
     first_is_root: bool,
-    terminals: &Terminals,
-) -> Result<Grown> {
-    let start = if first_is_root { tree.root } else { OUTSIDE };
-    // Numbers of ours may be theirs, where they live among us.
-    let taken = |pid| std::path::Path::new(&format!("/proc/{pid}")).exists();
-    let steps = plan(tree, start, &taken).map_err(Error::Refused)?;
-    let mut numbers = Numbers::of(first.tid(), tree)?;
-    if first_is_root {
-        memory::empty(&mut first)?;
-    }
-    let mut tasks = BTreeMap::from([(start, first)]);
-    let mut depths = BTreeMap::new();
-    if !first_is_root {
-        terminals.control(OUTSIDE, task(&mut tasks, OUTSIDE)?)?;
-    }
-    for step in steps {
-        make(&mut tasks, &mut depths, &mut numbers, tree, step)?;
-        if let Step::Setsid { pid } = step {
-            terminals.control(pid, task(&mut tasks, pid)?)?;
+}
+
+/// Grows `tree` from its first process: the root itself, or our own init. Sessions get their terminals before they have
+/// members, who inherit them.
+pub fn grow(tree: &Tree, first: Stub, first_is_root: bool, terminals: &Terminals) -> Result<Grown> {
+    Growth::begin(tree, first, first_is_root, terminals)?.finish(tree, terminals)
+}
+
+impl Growth {
+    /// Begins as [`grow`] does.
+    pub fn begin(
+        tree: &Tree,
+        mut first: Stub,
+        first_is_root: bool,
+        terminals: &Terminals,
+    ) -> Result<Self> {
+        let start = if first_is_root { tree.root } else { OUTSIDE };
+        // Numbers of ours may be theirs, where they live among us.
+        let taken = |pid| std::path::Path::new(&format!("/proc/{pid}")).exists();
+        let steps = plan(tree, start, &taken).map_err(Error::Refused)?;
+        let numbers = Numbers::of(first.tid(), tree)?;
+        if first_is_root {
+            memory::empty(&mut first)?;
         }
+        let mut tasks = BTreeMap::from([(start, first)]);
+        if !first_is_root {
+            terminals.control(OUTSIDE, task(&mut tasks, OUTSIDE)?)?;
+        }
+        Ok(Growth {
+            steps: steps.into(),
+            tasks,
+            depths: BTreeMap::new(),
+            numbers,
+            first_is_root,
+        })
     }
-    let mut init = if first_is_root {
-        None
-    } else {
-        tasks.remove(&OUTSIDE)
-    };
-    let mut processes = BTreeMap::new();
-    for (inside, leader) in tasks {
-        let pid = leader.tid();
-        processes.insert(
-            inside,
-            TargetProcess {
-                pid,
-                inside,
-                proc: Proc::process(pid),
-                pidfd: PidFd::open(pid)?,
-                leader,
-                threads: BTreeMap::new(),
-            },
-        );
+
+    fn step(&mut self, step: Step, tree: &Tree, terminals: &Terminals) -> Result<()> {
+        make(
+            &mut self.tasks,
+            &mut self.depths,
+            &mut self.numbers,
+            tree,
+            step,
+        )?;
+        if let Step::Setsid { pid } = step {
+            terminals.control(pid, task(&mut self.tasks, pid)?)?;
+        }
+        Ok(())
     }
-    terminals.settle(tree, init.as_mut(), &mut processes)?;
-    if let (Some(last), Some(root)) = (tree.last_pid, processes.get_mut(&tree.root))
-        && numbers.are_chosen()
-    {
-        go_on_after(last, root)?;
+
+    /// Goes on until a process is about to fork, and hands it out.
+    pub fn until_fork(
+        &mut self,
+        pid: Pid,
+        tree: &Tree,
+        terminals: &Terminals,
+    ) -> Result<TargetProcess> {
+        let forks = |step: &Step| matches!(step, Step::Fork { creator, .. } if *creator == pid);
+        while let Some(step) = self.steps.pop_front() {
+            if forks(&step) {
+                self.steps.push_front(step);
+                return process(pid, take(&mut self.tasks, pid)?);
+            }
+            self.step(step, tree, terminals)?;
+        }
+        Err(Error::Refused(format!(
+            "process {pid} was to have memory in common with those forked from it, and forks no more"
+        )))
     }
-    Ok(Grown {
-        processes,
-        init,
-        numbers,
+
+    /// Takes it back.
+    pub fn go_on_with(&mut self, process: TargetProcess) {
+        self.tasks.insert(process.inside, process.leader);
+    }
+
+    /// Goes on to the end.
+    pub fn finish(mut self, tree: &Tree, terminals: &Terminals) -> Result<Grown> {
+        while let Some(step) = self.steps.pop_front() {
+            self.step(step, tree, terminals)?;
+        }
+        let mut init = match self.first_is_root {
+            true => None,
+            false => self.tasks.remove(&OUTSIDE),
+        };
+        let mut processes = BTreeMap::new();
+        for (inside, leader) in self.tasks {
+            processes.insert(inside, process(inside, leader)?);
+        }
+        terminals.settle(tree, init.as_mut(), &mut processes)?;
+        if let (Some(last), Some(root)) = (tree.last_pid, processes.get_mut(&tree.root))
+            && self.numbers.are_chosen()
+        {
+            go_on_after(last, root)?;
+        }
+        Ok(Grown {
+            processes,
+            init,
+            numbers: self.numbers,
+        })
+    }
+}
+
+fn process(inside: Pid, leader: Stub) -> Result<TargetProcess> {
+    let pid = leader.tid();
+    Ok(TargetProcess {
+        pid,
+        inside,
+        proc: Proc::process(pid),
+        pidfd: PidFd::open(pid)?,
+        leader,
+        threads: BTreeMap::new(),
     })
 }
 

@@ -9,10 +9,11 @@ mod sharing;
 mod take;
 
 pub use freeze::{Frozen, freeze};
-pub use grow::{Grown, grow};
+pub use grow::{Grown, Growth, grow};
 pub use numbers::Numbers;
 pub(crate) use numbers::{Born, Patience, used};
 pub(crate) use pids::go;
 pub use plan::OUTSIDE;
+pub(crate) use plan::{Step, plan};
 pub use sharing::Sharing;
 pub use take::{blockers, dump};
