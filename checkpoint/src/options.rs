@@ -58,6 +58,12 @@ pub struct Options {
     #[arg(long, conflicts_with = "tcp")]
     pub tcp_established: bool,
 
+    /// Take unix sockets whose other end is outside the container, without that: after the restore, datagram sockets are
+    /// connected to the name they had, where somebody has it; all others find that their peer has closed [default: they are
+    /// in the way, each is named]
+    #[arg(long)]
+    pub ext_unix: bool,
+
     /// Leave out what the container has changed in its root file system, on top of its image
     #[arg(long)]
     pub ignore_rootfs: bool,

@@ -27,6 +27,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
         false => target::find(&options.target),
     })?;
     found.connections = options.connections();
+    found.ext_unix = options.ext_unix;
     if options.thaw {
         hand_over::thaw(&found).map_err(failure)?;
         return Ok(Exit::Done);
@@ -71,6 +72,7 @@ fn hold(
         })
         .map_err(failure)?;
     frozen.source.connections = found.connections;
+    frozen.source.ext_unix = found.ext_unix;
     let streamed = hush(&mut still, &frozen)
         .map_err(failure)
         .and_then(|()| stream(found, options, &mut frozen, begun, &mut clock))

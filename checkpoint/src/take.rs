@@ -60,7 +60,7 @@ fn look(found: &Found, files: Files) -> Result<Vec<Blocker>> {
         .filter(|process| process.state != 'Z')
         .map(|process| process.pid)
         .collect();
-    blockers.extend(resources::files::blockers(&alive, found.connections)?);
+    blockers.extend(resources::files::blockers(&alive, found.outside())?);
     for process in family.iter().filter(|process| process.state != 'Z') {
         blockers.extend(look_at(process, found.root)?);
     }

@@ -9,6 +9,7 @@ use kernel::namespaces::{Kind, identity, own};
 use kernel::proc::{family, stat, status};
 use resources::container::{Files, Subject};
 use resources::engine::{self, Owned};
+use resources::sockets::Outside;
 use resources::vessel::{kept, registry};
 use std::path::PathBuf;
 use tool::{Exit, Failure};
@@ -34,9 +35,19 @@ pub struct Found {
     pub configuration: Option<Configuration>,
     /// What becomes of its TCP connections with the outside.
     pub connections: Connections,
+    /// Unix sockets whose other end is outside are taken without it.
+    pub ext_unix: bool,
 }
 
 impl Found {
+    /// What becomes of its sockets whose other end is outside.
+    pub fn outside(&self) -> Outside {
+        Outside {
+            connections: self.connections,
+            unix: self.ext_unix,
+        }
+    }
+
     /// It as the rooms take it.
     pub fn subject(&self, files: Files) -> Subject<'_> {
         let owned = self.owned.as_ref();
@@ -189,6 +200,7 @@ fn of_root(root: kernel::Pid, whole_namespace: bool) -> Result<Found> {
         owned: None,
         configuration: None,
         connections: Connections::None,
+        ext_unix: false,
         depth: numbers.len(),
     })
 }

@@ -20,6 +20,8 @@ pub struct Source {
     pub objects: HashMap<(u64, u64), SharedId>,
     /// What becomes of its TCP connections with the outside.
     pub connections: Connections,
+    /// Unix sockets whose other end is outside are taken without it.
+    pub ext_unix: bool,
 }
 
 /// One live process, all of its threads stopped.

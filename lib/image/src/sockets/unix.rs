@@ -92,6 +92,11 @@ pub enum State {
         /// The peer's inode.
         peer: u64,
     },
+    /// A datagram socket connected to one outside the container: connected to that name again, where somebody has it.
+    Outside {
+        /// The peer's name.
+        peer_name: Address,
+    },
     /// Connected to a listening socket that has not accepted it yet.
     Pending {
         /// The listening socket's inode.

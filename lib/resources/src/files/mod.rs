@@ -35,14 +35,14 @@ pub use opened::{Opened, open};
 pub use tty::Terminals;
 pub(crate) use tty::of_record as termios;
 
-use crate::{Blocker, Error, Result, Source, Target, sockets};
+use crate::sockets::{self, Outside};
+use crate::{Blocker, Error, Result, Source, Target};
 use borrowed::{Borrowed, Holder};
 use image::files::OpenFiles;
 use image::files::fs::Fs;
 use image::files::table::Table;
 use image::files::tty::Terminal;
 use image::ids::{BlobId, Pid, SharedId, TableId};
-use image::sockets::tcp::Connections;
 use kernel::descriptor::{
     O_ASYNC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_PATH, O_TMPFILE_BIT, O_TRUNC,
 };
@@ -102,8 +102,9 @@ impl Taken {
 }
 
 /// What stands in the way of taking the files of these processes (our pids, the root of the tree first), which run:
-/// descriptors of all kinds, sockets among them, and how they are shared. `connections` is what becomes of those by TCP.
-pub fn blockers(pids: &[kernel::Pid], connections: Connections) -> Result<Vec<Blocker>> {
+/// descriptors of all kinds, sockets among them, and how they are shared. `outside` is what becomes of those whose other
+/// end is not theirs.
+pub fn blockers(pids: &[kernel::Pid], outside: impl Into<Outside>) -> Result<Vec<Blocker>> {
     let mut around = Surroundings::of(pids)?;
     let mut seen = Vec::new();
     for pid in pids {
@@ -113,7 +114,7 @@ pub fn blockers(pids: &[kernel::Pid], connections: Connections) -> Result<Vec<Bl
         }
     }
     let mut found = sharing(pids)?;
-    found.extend(sockets::blockers(pids, connections)?);
+    found.extend(sockets::blockers(pids, outside.into())?);
     for file in seen {
         if let Err(obstacle) = kind::kind(&file, &around)
             && !around.may_be_in_flight(&file)

@@ -41,6 +41,8 @@ pub struct Diag {
     fresh: options::Fresh,
     /// What becomes of TCP connections with the outside.
     connections: Connections,
+    /// Unix sockets whose other end is outside are taken without it.
+    ext_unix: bool,
     /// The container stands still.
     frozen: bool,
     /// Inodes of the sockets that its processes have.
@@ -48,6 +50,24 @@ pub struct Diag {
     /// Unix sockets that have a record, and those that must get one, or else are outside.
     taken: HashSet<u64>,
     awaited: Vec<(u64, Holder)>,
+}
+
+/// What becomes of sockets whose other end is outside the container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outside {
+    /// TCP connections.
+    pub connections: Connections,
+    /// Unix sockets are taken without their other end, and not refused.
+    pub unix: bool,
+}
+
+impl From<Connections> for Outside {
+    fn from(connections: Connections) -> Self {
+        Outside {
+            connections,
+            unix: false,
+        }
+    }
 }
 
 /// Who holds a socket: for messages, and to look up paths as that process does.
@@ -114,6 +134,7 @@ impl Diag {
             inside: inside.clone(),
             fresh: options::Fresh::default(),
             connections: Connections::None,
+            ext_unix: false,
             frozen: true,
             held: HashSet::new(),
             taken: HashSet::new(),
@@ -121,9 +142,10 @@ impl Diag {
         })
     }
 
-    /// What becomes of TCP connections with the outside, which are those that lead to none of the sockets `held`.
-    pub fn connections(mut self, connections: Connections, held: HashSet<u64>) -> Self {
-        self.connections = connections;
+    /// What becomes of connections with the outside, which are those that lead to none of the sockets `held`.
+    pub fn connections(mut self, outside: Outside, held: HashSet<u64>) -> Self {
+        self.connections = outside.connections;
+        self.ext_unix = outside.unix;
         self.held = held;
         self
     }
@@ -133,7 +155,7 @@ impl Diag {
         let outside: Vec<Blocker> = self
             .awaited
             .iter()
-            .filter(|(peer, _)| !self.taken.contains(peer))
+            .filter(|(peer, _)| !self.taken.contains(peer) && !unix::is_left_behind(*peer, self))
             .map(|(peer, holder)| unix::outside(*peer, holder, self))
             .collect();
         if outside.is_empty() {
@@ -186,11 +208,11 @@ pub fn dump(
 /// Everything among the sockets of these processes (in our pid namespace, the container's first process first) that cannot
 /// be taken. A look at a running container: what is found may be gone a moment later, and the other way round; [`dump`]
 /// judges by the same rules.
-pub fn blockers(pids: &[kernel::Pid], connections: Connections) -> Result<Vec<Blocker>> {
+pub fn blockers(pids: &[kernel::Pid], outside: Outside) -> Result<Vec<Blocker>> {
     let Some(first) = pids.first() else {
         return Ok(Vec::new());
     };
-    let mut diag = Diag::take(*first, &HashMap::new())?.connections(connections, held(pids));
+    let mut diag = Diag::take(*first, &HashMap::new())?.connections(outside, held(pids));
     diag.frozen = false;
     let mut found = Vec::new();
     let mut seen = HashSet::new();
@@ -217,7 +239,7 @@ pub fn blockers(pids: &[kernel::Pid], connections: Connections) -> Result<Vec<Bl
     }
     for (peer, holder) in &diag.awaited {
         // One that only a queue holds is not seen here; `Diag::complete` knows.
-        if !diag.taken.contains(peer) && unix::owner(*peer).is_some() {
+        if !diag.ext_unix && !diag.taken.contains(peer) && unix::owner(*peer).is_some() {
             found.push(unix::outside(*peer, holder, &diag));
         }
     }
@@ -504,5 +526,11 @@ pub fn diag_of(source: &Source) -> Result<Diag> {
         .map(|p| p.pid)
         .ok_or_else(|| Error::Refused("no process to take".into()))?;
     let pids: Vec<kernel::Pid> = source.processes.iter().map(|p| p.pid).collect();
-    Ok(Diag::take(first, &source.inside)?.connections(source.connections, held(&pids)))
+    Ok(Diag::take(first, &source.inside)?.connections(
+        Outside {
+            connections: source.connections,
+            unix: source.ext_unix,
+        },
+        held(&pids),
+    ))
 }

@@ -202,6 +202,7 @@ impl Pass {
                 inside,
                 objects: HashMap::new(),
                 connections: Connections::None,
+                ext_unix: false,
             },
             zombies,
             stopped: self.stopped,

@@ -194,6 +194,11 @@ impl Fill<'_> {
                     .ok_or_else(|| missing(unix.inode, *peer))?;
                 Ok(socket::connect(fd, &roots.enter(name)?)?)
             }
+            State::Outside { peer_name } => {
+                // Nobody there, or somebody who does not want it: the program finds itself without a peer.
+                let _ = socket::connect(fd, &roots.enter(peer_name)?);
+                Ok(())
+            }
             State::Listening { pending, .. } => {
                 for client in pending {
                     let (id, _) = self

@@ -194,7 +194,10 @@ pub fn restore(sockets: &[(FileId, &Unix)], files: &mut HashMap<FileId, OwnedFd>
                 files.insert(*id, one);
                 made.closed.insert(unix.inode, two);
             }
-            State::Unconnected | State::Listening { .. } | State::Pending { .. } => {}
+            State::Unconnected
+            | State::Listening { .. }
+            | State::Pending { .. }
+            | State::Outside { .. } => {}
         }
     }
     for (id, unix) in sockets {

@@ -88,7 +88,7 @@ fn judged(fd: BorrowedFd, holder: Holder, diag: &mut Diag) -> Result<(u64, UnixS
     );
     diag.awaited
         .extend(waiting.map(|listener| (listener, holder)));
-    if waiting.is_some() && listed.send_queue > 0 {
+    if waiting.is_some_and(|listener| !is_left_behind(listener, diag)) && listed.send_queue > 0 {
         return Err(holder.blocked(
             "a unix connection with bytes sent before it was accepted",
             TRY_AGAIN,
@@ -98,6 +98,7 @@ fn judged(fd: BorrowedFd, holder: Holder, diag: &mut Diag) -> Result<(u64, UnixS
     if let Some(peer) = peer
         && i32::from(listed.kind) == socket::SOCK_DGRAM
         && peer.name.is_none()
+        && !is_left_behind(peer.inode.into(), diag)
         && peer.peer.map(u64::from) != Some(inode)
     {
         return Err(holder.blocked(
@@ -124,7 +125,7 @@ pub fn owner(inode: u64) -> Option<kernel::Pid> {
 /// The message for a socket whose other end is not in the container.
 pub fn outside(peer: u64, holder: &Holder, diag: &Diag) -> Blocker {
     let name = diag.unix.get(&peer).and_then(|s| s.name.as_deref());
-    let name = name.map_or(String::new(), |n| {
+    let name = name.map_or(" one".into(), |n| {
         let address = socket::address::unix(n).unwrap_or_default();
         format!(" {}", socket::address::text(&address))
     });
@@ -136,7 +137,7 @@ pub fn outside(peer: u64, holder: &Holder, diag: &Diag) -> Blocker {
     });
     holder.blocker(
         format!("a unix socket connected to{name}{whose}, outside the container"),
-        "close the connection, or checkpoint a tree that has both ends",
+        "close the connection, checkpoint a tree that has both ends, or take it without its other end (--ext-unix)",
     )
 }
 
@@ -157,24 +158,54 @@ fn state(fd: BorrowedFd, inode: u64, listed: &UnixSocket, diag: &Diag) -> Result
                 .pending
                 .iter()
                 .map(|client| u64::from(*client))
+                .filter(|client| !is_left_behind(*client, diag))
                 .collect(),
         },
         (_, None) => State::Unconnected,
         (_, Some(0)) => match diag.listeners.get(&inode) {
-            Some(listener) => State::Pending {
+            Some(listener) if !is_left_behind(*listener, diag) => State::Pending {
                 listener: *listener,
             },
-            None => State::Orphaned {
-                peer_name: socket::peer(fd)?
-                    .as_deref()
-                    .and_then(socket::address::parse_unix)
-                    .filter(|path| !path.is_empty())
-                    .map(ghost),
-                reset: socket::events(fd)? & socket::POLLERR != 0,
-            },
+            _ => orphaned(fd)?,
         },
+        (_, Some(peer)) if is_left_behind(peer.into(), diag) => left(fd, listed)?,
         (_, Some(peer)) => State::Connected { peer: peer.into() },
     })
+}
+
+/// Its peer is closed.
+fn orphaned(fd: BorrowedFd) -> Result<State> {
+    Ok(State::Orphaned {
+        peer_name: socket::peer(fd)?
+            .as_deref()
+            .and_then(socket::address::parse_unix)
+            .filter(|path| !path.is_empty())
+            .map(ghost),
+        reset: socket::events(fd)? & socket::POLLERR != 0,
+    })
+}
+
+/// Its peer stays behind. What was said on a stream cannot go on with another in the middle of a sentence: its peer is gone
+/// for it. A datagram stands for itself, so whoever has that name will do. A relative name leads nowhere.
+fn left(fd: BorrowedFd, listed: &UnixSocket) -> Result<State> {
+    // It may belong to another network, of which sock_diag does not tell here.
+    let peer = socket::peer(fd)?;
+    let name = peer.as_deref().and_then(socket::address::parse_unix);
+    let name = name.filter(|name| matches!(name.first(), Some(b'/' | 0)));
+    match name {
+        Some(name) if i32::from(listed.kind) == socket::SOCK_DGRAM => Ok(State::Outside {
+            peer_name: in_files(name),
+        }),
+        _ => orphaned(fd),
+    }
+}
+
+/// Whether a socket is one outside the container, that is to stay there. One that only a queue holds belongs to it.
+pub fn is_left_behind(inode: u64, diag: &Diag) -> bool {
+    diag.ext_unix
+        && !diag.held.contains(&inode)
+        && !diag.taken.contains(&inode)
+        && owner(inode).is_some()
 }
 
 /// A name of which no file is looked for.
@@ -187,6 +218,22 @@ fn ghost(path: &[u8]) -> Address {
             path: Name(path.to_vec()),
             file: None,
         },
+    }
+}
+
+/// A name of which the file is looked for where the container goes on.
+fn in_files(path: &[u8]) -> Address {
+    match ghost(path) {
+        Address::Path { path, .. } => Address::Path {
+            path,
+            file: Some(SocketFile {
+                directory: Name::from("/"),
+                mode: 0,
+                uid: 0,
+                gid: 0,
+            }),
+        },
+        other => other,
     }
 }
 
