@@ -143,7 +143,8 @@ impl Diag {
     }
 
     /// What becomes of connections with the outside, which are those that lead to none of the sockets `held`.
-    pub fn connections(mut self, outside: Outside, held: HashSet<u64>) -> Self {
+    pub fn connections(mut self, outside: impl Into<Outside>, held: HashSet<u64>) -> Self {
+        let outside = outside.into();
         self.connections = outside.connections;
         self.ext_unix = outside.unix;
         self.held = held;
