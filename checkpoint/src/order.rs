@@ -11,6 +11,7 @@ use image::Writer;
 use image::container::Container;
 use image::record::{self, CONTAINER, FROZEN, GROUPS, QUEUES, SYSV};
 use image::sockets::tcp::Connections;
+use resources::namespaces::nested;
 use resources::sockets::tcp::Still;
 use resources::tree::{self, Frozen};
 use resources::{Error, container, engine, ipc, memory, rootfs};
@@ -145,6 +146,8 @@ fn stream(
                 memory::write_pages(layout, &mut writer).map_err(failure)?;
             }
         }
+        let inner = nested::trees(&tree.nested, &|id| frozen.source.sights.pid(id));
+        rootfs::dump_inner(&inner, &mut writer).map_err(failure)?;
         writer.record("files.json", &files.record)?;
         files.write_blobs(&mut writer).map_err(failure)?;
         writer.record("memory.json", &inodes.dump())?;

@@ -9,7 +9,8 @@ use image::tree::Tree;
 use kernel::proc::family;
 use kernel::proc::stat::Stat;
 use resources::container::{self, Files};
-use resources::memory::{self, Layout, shared::Inodes};
+use resources::memory::{self, Layout, Roots, shared::Inodes};
+use resources::namespaces::nested::Sights;
 use resources::tree::Frozen;
 use resources::{
     Blocker, Error, Result, cgroups, credentials, files, ipc, limits, signals, threads, timers,
@@ -61,8 +62,13 @@ fn look(found: &Found, files: Files) -> Result<Vec<Blocker>> {
         .map(|process| process.pid)
         .collect();
     blockers.extend(resources::files::blockers(&alive, found.outside())?);
+    let sights = Sights::of(found.root, &alive)?;
     for process in family.iter().filter(|process| process.state != 'Z') {
-        blockers.extend(look_at(process, found.root)?);
+        let roots = Roots {
+            own: sights.mounts_of(process.pid, found.root),
+            container: found.root,
+        };
+        blockers.extend(look_at(process, roots)?);
     }
     Ok(blockers)
 }
@@ -81,14 +87,14 @@ pub fn pids(found: &Found) -> Result<Vec<kernel::Pid>> {
 
 /// What of one process stands in the way. One that ends while it is looked at does not; one that becomes another program
 /// meanwhile is looked at again.
-fn look_at(process: &Stat, root: kernel::Pid) -> Result<Vec<Blocker>> {
+fn look_at(process: &Stat, roots: Roots) -> Result<Vec<Blocker>> {
     let pid = process.pid;
     let mut looks = 0;
     loop {
         let found = threads::blockers(pid).and_then(|mut all| {
             all.extend(timers::blockers(pid)?);
             all.extend(credentials::blockers(pid)?);
-            all.extend(memory::blockers(pid, root)?);
+            all.extend(memory::blockers(pid, roots)?);
             Ok(all)
         });
         looks += 1;
@@ -108,6 +114,7 @@ fn process_is_there(process: &Stat) -> bool {
 
 /// Takes the frozen container.
 pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
+    let nested = tree::nested(frozen, found.root)?;
     let files = files::dump(&mut frozen.source)?;
     let mut inodes = Inodes::beside(&frozen.source.objects);
     inodes.segments(found.root)?;
@@ -119,7 +126,11 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
             spaces.push(None);
             continue;
         }
-        let (space, layout) = memory::dump(process, SpaceId(i as u32), found.root, &mut inodes)?;
+        let roots = Roots {
+            own: frozen.source.sights.mounts_of(process.pid, found.root),
+            container: found.root,
+        };
+        let (space, layout) = memory::dump(process, SpaceId(i as u32), roots, &mut inodes)?;
         if frozen.sharing.shares_memory(i) {
             process.rest()?;
         }
@@ -157,6 +168,7 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
     };
     let mut tree = tree::dump(frozen, found.root, &is_subreaper, last_pid, stub)?;
     tree.terminals = files.terminals.clone();
+    tree.nested = nested;
     let families = memory::family::dump(&tree, &mut processes, &mut layouts)?;
     for process in &mut processes {
         let shape = tree.processes.iter().find(|shape| shape.pid == process.pid);

@@ -150,6 +150,13 @@ impl Pour {
             self.close_family()?;
         }
         match (path.as_str(), kind) {
+            (_, Kind::Member) if self.step == Step::Tree => {
+                self.grown()?;
+                let member = entry.member().cloned().ok_or_else(|| misplaced(&entry))?;
+                let trees = self.trees.as_mut().ok_or_else(|| misplaced(&entry))?;
+                trees.member(&member, &mut entry)?;
+                Ok(Phase::Trees)
+            }
             (_, Kind::Member) => {
                 self.reach(Step::Trees, &entry)?;
                 let member = entry.member().cloned().ok_or_else(|| misplaced(&entry))?;
@@ -197,6 +204,10 @@ impl Pour {
                 self.reach(Step::Files, &entry)?;
                 self.grown()?;
                 let record: OpenFiles = entry.json()?;
+                if let (Some(trees), Some(tree)) = (self.trees.take(), &self.tree) {
+                    trees.finish()?;
+                    nested::settle_mounts(&tree.nested, &self.target)?;
+                }
                 let terminals = self.terminals.take().ok_or_else(|| misplaced(&entry))?;
                 let opened = files::open(record, terminals, &mut self.target, &self.stdio)?;
                 self.files = Some(opened);
@@ -327,7 +338,10 @@ impl Pour {
         self.numbers = grown.numbers;
         self.target.processes = grown.processes;
         self.words = cgroups::groups::restore(&self.groups, &self.target)?;
-        nested::make(tree, &mut self.target, &mut self.init, &mut self.numbers)?;
+        let made = nested::make(tree, &mut self.target, &mut self.init, &mut self.numbers)?;
+        self.words.extend(made);
+        let inner = nested::trees(&tree.nested, &|id| self.target.inners.pid(id));
+        self.trees = Some(rootfs::Pour::inner(&inner)?);
         Ok(())
     }
 

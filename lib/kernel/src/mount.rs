@@ -1,8 +1,8 @@
 //! Mounts by descriptor, where no path leads to a place: what a mount may do and where mounts beneath it show
 //! (`mount_setattr(2)`), binds (`open_tree(2)`, `move_mount(2)`), read-only file systems (`fspick(2)`).
 
-use crate::Result;
-use crate::error::check;
+use crate::error::{Named, check};
+use crate::{Error, Pid, Result};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -146,8 +146,13 @@ pub fn bind(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
         let made = libc::syscall(libc::SYS_open_tree, from.as_raw_fd(), empty, flags);
         OwnedFd::from_raw_fd(check(made, || "open_tree".into())? as i32)
     };
+    attach(tree.as_fd(), to)
+}
+
+/// Mounts what is mounted nowhere yet over `to`, which is in the calling thread's mount namespace.
+pub fn attach(tree: BorrowedFd, to: BorrowedFd) -> Result<()> {
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree.as_fd(), to, flags)
+    move_mount(tree, to, flags)
 }
 
 /// Puts a private mount into the peer group of another one of the same file system, and makes it a slave of whatever group
@@ -209,6 +214,59 @@ pub fn make(fstype: &str, source: &[u8], options: &[&str], to: BorrowedFd) -> Re
     };
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mounted.as_fd(), to, flags)
+}
+
+/// A proc file system that shows the processes of the pid namespace of process `pid`, mounted nowhere yet. Which ones it
+/// shows is a matter of who makes it: a child of ours in there, which has our descriptors.
+pub fn processes_of(pid: Pid) -> Result<OwnedFd> {
+    let what = || format!("make a proc file system for the pid namespace of process {pid}");
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).named(what)?;
+    crate::within(pid, &[crate::Namespace::Pid], || {
+        // SAFETY: without CLONE_VM the child has its own copy of this stack; a child of a process with other threads
+        // makes only calls that are safe in a signal handler (signal-safety(7)): system calls on NUL-terminated strings
+        // and numbers, and _exit.
+        let child = unsafe {
+            let flags = (libc::CLONE_FILES | libc::SIGCHLD) as u64;
+            let child = libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0);
+            if child == 0 {
+                let none = std::ptr::null::<libc::c_void>();
+                let context = libc::syscall(libc::SYS_fsopen, c"proc".as_ptr(), 1);
+                let made = libc::syscall(
+                    libc::SYS_fsconfig,
+                    context,
+                    FSCONFIG_CMD_CREATE,
+                    none,
+                    none,
+                    0,
+                );
+                let fd = match made {
+                    0 => libc::syscall(libc::SYS_fsmount, context, 1, 0) as i32,
+                    _ => -1,
+                };
+                libc::close(context as i32);
+                libc::write(write.as_raw_fd(), (&raw const fd).cast(), 4);
+                libc::_exit(0);
+            }
+            check(child, what)? as Pid
+        };
+        let mut status = 0;
+        // SAFETY: status outlives the call; the child is ours.
+        while unsafe { libc::waitpid(child, &mut status, 0) } < 0
+            && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR)
+        {}
+        Ok(())
+    })??;
+    drop(write);
+    let mut number = [0; 4];
+    let len = nix::unistd::read(&read, &mut number).named(what)?;
+    match i32::from_ne_bytes(number) {
+        // SAFETY: the child has opened it in the table it shared with us, and left it to us.
+        fd if len == 4 && fd > 2 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(Error::unreadable(
+            what(),
+            "the kernel does not make one there",
+        )),
+    }
 }
 
 /// Makes the whole file system read-only whose mount's root directory `root` is, not only that mount of it.

@@ -87,6 +87,17 @@ pub fn dump<W: std::io::Write>(
     Ok(())
 }
 
+/// Takes file trees of mount namespaces inside the container, each beneath the root directory of one of its processes.
+pub fn dump_inner<W: std::io::Write>(
+    trees: &[(Pid, PathBuf, Tree)],
+    out: &mut image::Writer<W>,
+) -> Result<()> {
+    for (pid, place, tree) in trees {
+        walk::walk(&top(*pid, place)?, *tree, out)?;
+    }
+    Ok(())
+}
+
 /// The overlay that is the root file system of this root process.
 fn overlay(root: Pid) -> Result<Overlay> {
     Overlay::of(root)?.ok_or_else(|| {

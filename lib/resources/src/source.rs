@@ -1,6 +1,7 @@
 //! The container being taken, as rooms see it: every task stopped, and at hand by descriptor.
 
 use crate::Result;
+use crate::namespaces::nested::Sights;
 use image::ids::{Pid, SharedId};
 use image::sockets::tcp::Connections;
 use kernel::pidfd::PidFd;
@@ -22,6 +23,8 @@ pub struct Source {
     pub connections: Connections,
     /// Unix sockets whose other end is outside are taken without it.
     pub ext_unix: bool,
+    /// Where to look for what those of its processes see that are in namespaces inside it.
+    pub sights: Sights,
 }
 
 /// One live process, all of its threads stopped.

@@ -61,6 +61,14 @@ impl Target {
         })
     }
 
+    /// Our pid of a process whose root directory is that of the mount namespace in which a process will be.
+    pub fn root_of(&self, inside: Pid) -> kernel::Pid {
+        let inner = self.inners.mounts_of(inside);
+        inner
+            .and_then(|id| self.inners.pid(id))
+            .unwrap_or(self.root_pid)
+    }
+
     /// Our descriptor for an open file description.
     pub fn file(&self, id: FileId) -> Result<&OwnedFd> {
         self.files.get(&id).ok_or_else(|| {

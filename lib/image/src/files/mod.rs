@@ -1,6 +1,6 @@
 //! `files.json`: every open file description of the container, once, whoever refers to it by descriptor.
 
-use crate::ids::{FileId, Pid};
+use crate::ids::{FileId, NsId, Pid};
 use serde::{Deserialize, Serialize};
 
 pub mod contents;
@@ -43,6 +43,9 @@ pub struct OpenFiles {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenFile {
+    /// The mount namespace inside the container through which it was opened; absent: the container's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<NsId>,
     /// What descriptor tables call it.
     pub id: FileId,
     /// `O_*` access mode and status flags, as `flags:` in fdinfo has them, without `O_CLOEXEC`.

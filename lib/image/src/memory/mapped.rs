@@ -53,4 +53,7 @@ pub struct File {
     pub mtime_ns: u32,
     /// The note `NT_GNU_BUILD_ID` of an ELF file; empty where it has none.
     pub build_id: Bytes,
+    /// Its name is that in the container's own mount namespace; the process is in one inside it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outer: bool,
 }

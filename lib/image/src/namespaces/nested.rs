@@ -4,6 +4,7 @@
 use super::{cgroup, ipc, mount, network, time, user, uts};
 use crate::ids::{MountId, NsId, Pid};
 use crate::ipc::Queues;
+use crate::path::Name;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -37,12 +38,15 @@ pub struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Content {
-    /// Mounts, seen against the container's own.
+    /// Mounts, seen against the container's own as the host's are for the container: one of its origin `host` is there as
+    /// it is for the container's root process.
     Mount {
         /// What is mounted.
         mounts: mount::Mounts,
-        /// Which of the mounts show processes, and those of which pid namespace; absent: the container's.
-        processes: BTreeMap<MountId, Option<NsId>>,
+        /// The mount points of the container's own mounts that are not there.
+        gone: Vec<Name>,
+        /// Which of the mounts show processes.
+        processes: Vec<Shown>,
     },
     /// Links, addresses, routes.
     Network {
@@ -83,6 +87,16 @@ pub enum Content {
         /// Nothing so far.
         roots: cgroup::Roots,
     },
+}
+
+/// A mount of proc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shown {
+    /// The mount.
+    pub mount: MountId,
+    /// The pid namespace whose processes it shows; absent: the container's.
+    pub of: Option<NsId>,
 }
 
 /// A task in namespaces of its own.

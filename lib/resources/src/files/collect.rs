@@ -240,7 +240,9 @@ impl<'a> Collector<'a> {
             0 => self.owner(file.fd.as_fd())?,
             _ => None,
         };
+        self.around.view.as_opener(file);
         self.record.files.push(OpenFile {
+            mounts: self.around.view.namespace(),
             id,
             flags: file.flags() as u32,
             position: file.fdinfo.position,

@@ -38,7 +38,7 @@ pub(crate) fn at(
     }
     // Inodes of procfs are made anew for each who looks.
     let is_directory = |path: &Name| {
-        let found = around.root.stat(path.as_path());
+        let found = around.view.root.stat(path.as_path());
         found.is_ok_and(|s| s.format() == S_IFDIR && s.device == device)
     };
     if is_directory(&path) {

@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 
 /// Takes those of one process.
 pub(crate) fn dump(pid: kernel::Pid, around: &Surroundings) -> Result<Fs> {
+    around.view.as_process(pid);
     let proc = Proc::process(pid);
     let status = status::read(pid)?;
     let umask = status

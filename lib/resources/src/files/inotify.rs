@@ -69,14 +69,15 @@ fn lost(watch: &Watched) -> Obstacle {
 /// The path of what is watched: by its file handle through each mount of its device, else by a search.
 fn path(watch: &Watched, around: &Surroundings) -> Option<Name> {
     let device = fdinfo::device(watch.device);
-    for mount in &around.mounts {
+    for mount in &around.view.mounts {
         let opened = around
+            .view
             .root
             .open(
                 Path::new(std::ffi::OsStr::from_bytes(&mount.mountpoint)),
                 O_DIRECTORY,
             )
-            .or_else(|_| around.root.open(Path::new("/"), O_DIRECTORY));
+            .or_else(|_| around.view.root.open(Path::new("/"), O_DIRECTORY));
         let Ok(opened) = opened else { continue };
         if descriptor::stat(opened.as_fd()).map(|s| s.device) != Ok(device) {
             continue;
@@ -94,7 +95,7 @@ fn path(watch: &Watched, around: &Surroundings) -> Option<Name> {
             return Some(path);
         }
     }
-    search::anywhere(&around.root, Path::new("/"), device, watch.inode)
+    search::anywhere(&around.view.root, Path::new("/"), device, watch.inode)
 }
 
 /// Makes one without watches.

@@ -111,6 +111,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
 
 /// Finds the room.
 pub(crate) fn kind(file: &Seen, around: &Surroundings) -> Result<Kind, Obstacle> {
+    around.view.as_opener(file);
     let shown = file.link.to_string();
     if file.flags() & O_PATH != 0 && shown.starts_with('/') {
         return place(file, &shown, around);

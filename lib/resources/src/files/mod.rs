@@ -28,6 +28,7 @@ mod surroundings;
 pub(crate) mod table;
 mod timerfd;
 mod tty;
+mod view;
 
 pub use collect::Collector;
 pub use external::Stdio;
@@ -35,6 +36,7 @@ pub use opened::{Opened, open};
 pub use tty::Terminals;
 pub(crate) use tty::of_record as termios;
 
+use crate::namespaces::nested::Sights;
 use crate::sockets::{self, Outside};
 use crate::{Blocker, Error, Result, Source, Target};
 use borrowed::{Borrowed, Holder};
@@ -105,7 +107,8 @@ impl Taken {
 /// descriptors of all kinds, sockets among them, and how they are shared. `outside` is what becomes of those whose other
 /// end is not theirs.
 pub fn blockers(pids: &[kernel::Pid], outside: impl Into<Outside>) -> Result<Vec<Blocker>> {
-    let mut around = Surroundings::of(pids)?;
+    let root = pids.first().copied().unwrap_or(0);
+    let mut around = Surroundings::of(pids, &Sights::of(root, pids)?)?;
     let mut seen = Vec::new();
     for pid in pids {
         match running(*pid, &mut around) {
@@ -182,7 +185,7 @@ fn sharing(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
 /// Takes all open files. What has no name any more is noted in `source.objects`, for the memory that maps it.
 pub fn dump(source: &mut Source) -> Result<Taken> {
     let pids: Vec<kernel::Pid> = source.processes.iter().map(|p| p.pid).collect();
-    let mut around = Surroundings::of(&pids)?;
+    let mut around = Surroundings::of(&pids, &source.sights)?;
     let mut owners = Vec::new();
     let mut tables_met = Sharers::of(Kind::Table);
     for process in &source.processes {

@@ -16,7 +16,7 @@ pub(crate) fn dump(file: &Borrowed, collector: &Collector) -> Result<Opath> {
         ))
     };
     let path = collector.around.inside(&file.link).ok_or_else(gone)?;
-    let found = collector.around.root.stat(path.as_path());
+    let found = collector.around.view.root.stat(path.as_path());
     if found.map(|found| found.format()) != Ok(file.stat.format()) {
         return Err(gone());
     }

@@ -11,7 +11,7 @@ use image::files::fs::Fs;
 use image::files::pipe::Pipe;
 use image::files::table::Table;
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
-use image::ids::{BlobId, FileId, Pid, PipeId, SharedId};
+use image::ids::{BlobId, FileId, NsId, Pid, PipeId, SharedId};
 use image::sockets::Socket;
 use kernel::descriptor::{
     self, O_APPEND, O_ASYNC, O_DIRECT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDWR,
@@ -29,6 +29,8 @@ pub struct Opened {
     record: OpenFiles,
     /// The container's root directory, from before any process of it did chroot(2).
     root: Root,
+    /// Those of mount namespaces inside it.
+    roots: HashMap<NsId, Root>,
     fills: HashMap<BlobId, Fill>,
     tables: BTreeMap<Pid, Table>,
     waiting: sockets::tcp::Waiting,
@@ -93,6 +95,8 @@ impl Fills {
 struct Maker<'a> {
     record: &'a OpenFiles,
     root: &'a Root,
+    /// Of mount namespaces inside the container.
+    roots: &'a HashMap<NsId, Root>,
     stdio: &'a Stdio,
     terminals: Terminals,
     fills: Fills,
@@ -112,9 +116,11 @@ pub fn open(
     stdio: &Stdio,
 ) -> Result<Opened> {
     let root = Root::of(target.root_pid)?;
+    let roots = target.inners.roots()?;
     let mut maker = Maker {
         record: &record,
         root: &root,
+        roots: &roots,
         stdio,
         terminals,
         fills: Fills::default(),
@@ -145,6 +151,7 @@ pub fn open(
     Ok(Opened {
         record,
         root,
+        roots,
         fills,
         tables: BTreeMap::new(),
         waiting,
@@ -183,7 +190,8 @@ impl Maker<'_> {
     }
 
     fn make(&mut self, file: &OpenFile, target: &mut Target) -> Result<OwnedFd> {
-        let (flags, position, root) = (file.flags, file.position, self.root);
+        let (flags, position) = (file.flags, file.position);
+        let root = through(file.mounts, self.root, self.roots)?;
         match &file.file {
             File::Regular(regular) => regular::restore(regular, flags, position, root),
             File::Deleted(open) => self.deleted(open.inode, flags, target),
@@ -192,7 +200,7 @@ impl Maker<'_> {
             File::Opath(place) => opath::restore(place, flags, root),
             File::Device(device) => device::restore(device, flags, root),
             File::Pipe(end) => self.pipe(end.pipe, flags),
-            File::Fifo(fifo) => self.fifo(fifo, flags),
+            File::Fifo(fifo) => self.fifo(fifo, flags, root),
             File::Eventfd(eventfd) => eventfd::restore(eventfd),
             File::Epoll(epoll) => epoll::restore(epoll),
             File::Timerfd(timerfd) => timerfd::restore(timerfd),
@@ -234,12 +242,12 @@ impl Maker<'_> {
         ends.open(flags)
     }
 
-    fn fifo(&mut self, fifo: &Fifo, flags: u32) -> Result<OwnedFd> {
+    fn fifo(&mut self, fifo: &Fifo, flags: u32, root: &Root) -> Result<OwnedFd> {
         let both = match self.fifos.entry(fifo.pipe) {
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(place) => {
                 let record = pipe_record(fifo.pipe, self.record)?;
-                let both = fifo::both(fifo, self.root)?;
+                let both = fifo::both(fifo, root)?;
                 // Whoever else has it open (the source, left running, or another replica on the same file system) has
                 // put, or left, the bytes there: they would be there twice.
                 if kernel::pipe::unread(both.as_fd())? == 0 {
@@ -253,6 +261,23 @@ impl Maker<'_> {
         };
         fifo::restore(flags, both)
     }
+}
+
+/// The root directory of a mount namespace.
+fn through<'a>(
+    namespace: Option<NsId>,
+    container: &'a Root,
+    inner: &'a HashMap<NsId, Root>,
+) -> Result<&'a Root> {
+    let Some(id) = namespace else {
+        return Ok(container);
+    };
+    inner.get(&id).ok_or_else(|| {
+        Error::Refused(format!(
+            "the image speaks of mount namespace {}, which is not in it",
+            id.0
+        ))
+    })
 }
 
 fn socket(file: &OpenFile) -> Option<(FileId, &Socket)> {
@@ -334,7 +359,8 @@ impl Opened {
             table::restore(inside, table, target)?;
             self.tables.insert(inside, table.clone());
         }
-        fs::restore(target.process(inside)?, fs, &self.root)
+        let root = through(target.inners.mounts_of(inside), &self.root, &self.roots)?;
+        fs::restore(target.process(inside)?, fs, root)
     }
 
     /// What is left to do when every process has its table and all contents are in place: seals, interest lists,
@@ -351,7 +377,10 @@ impl Opened {
         for file in &self.record.files {
             let fd = target.file(file.id)?.as_fd();
             match &file.file {
-                File::Inotify(record) => inotify::resume(record, fd, &self.root, target)?,
+                File::Inotify(record) => {
+                    let root = through(file.mounts, &self.root, &self.roots)?;
+                    inotify::resume(record, fd, root, target)?;
+                }
                 File::Timerfd(record) => timerfd::resume(record, fd)?,
                 _ => (),
             }

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 /// Takes one.
 pub(crate) fn dump(file: &Borrowed, collector: &Collector) -> Result<Procfile> {
     let found = collector.around.inside(&file.link);
-    let path = found.filter(|path| collector.around.root.stat(path.as_path()).is_ok());
+    let path = found.filter(|path| collector.around.view.root.stat(path.as_path()).is_ok());
     let path = path.ok_or_else(|| {
         Error::Refused(format!(
             "{}: {} is gone with its process; close it first",

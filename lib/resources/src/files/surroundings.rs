@@ -5,14 +5,12 @@ use super::borrowed::{Borrowed, Holder, Seen};
 use super::kind::{Obstacle, obstacle};
 use super::search;
 use super::tty::Sides;
+use super::view::Views;
 use crate::Result;
-use crate::namespaces::is_own;
+use crate::namespaces::nested::Sights;
 use image::files::external::Stream;
 use image::path::Name;
 use kernel::descriptor::{self, O_ACCMODE, O_DIRECT, O_RDONLY, O_WRONLY, S_IFDIR};
-use kernel::namespaces::Kind as Namespace;
-use kernel::open::Root;
-use kernel::proc::mountinfo::{self, Mount};
 use kernel::proc::{Proc, stat};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::AsFd;
@@ -23,13 +21,8 @@ const DELETED: &[u8] = b" (deleted)";
 /// All of a container's descriptors are judged in these.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
-    /// Beneath which the container's paths are found.
-    pub root: Root,
-    /// What of a path as we see it lies above that root.
-    prefix: Vec<u8>,
-    /// The mounts it has.
-    pub mounts: Vec<Mount>,
-    mount_ids: HashSet<u32>,
+    /// Its files, as those see them who have them open.
+    pub view: Views,
     processes: HashSet<kernel::Pid>,
     pipes: HashMap<(u64, u64), Ends>,
     standard: HashMap<(u64, u64), Stream>,
@@ -51,22 +44,9 @@ struct Ends {
 
 impl Surroundings {
     /// Of these processes, the root of the tree first.
-    pub fn of(pids: &[kernel::Pid]) -> Result<Self> {
-        let first = pids.first().copied().unwrap_or(0);
-        let own = is_own(first, Namespace::Mount)?;
-        let (root, prefix, mut mounts) = if own {
-            let prefix = Proc::process(first).link("root")?;
-            (Root::of(first)?, Name::from(prefix.as_path()).0, Vec::new())
-        } else {
-            let root = Root::at(std::path::Path::new("/"))?;
-            (root, b"/".to_vec(), mountinfo::read_own()?)
-        };
-        mounts.extend(mountinfo::read(first)?);
+    pub fn of(pids: &[kernel::Pid], sights: &Sights) -> Result<Self> {
         Ok(Surroundings {
-            root,
-            prefix: if prefix == b"/" { Vec::new() } else { prefix },
-            mount_ids: mounts.iter().map(|m| m.id).collect(),
-            mounts,
+            view: Views::of(pids.first().copied().unwrap_or(0), sights)?,
             processes: pids.iter().copied().collect(),
             pipes: HashMap::new(),
             standard: HashMap::new(),
@@ -100,8 +80,9 @@ impl Surroundings {
                 *known = stream;
             }
         }
+        self.view.as_opener(file);
         let path = self.inside(&file.link);
-        self.terminals.note(file, &self.root, path.as_ref())
+        self.terminals.note(file, &self.view.root, path.as_ref())
     }
 
     /// Whether something of this device and inode is open.
@@ -174,8 +155,7 @@ impl Surroundings {
             return true;
         };
         let (device, inode) = file.key();
-        !self.mount_ids.contains(&(file.fdinfo.mount as u32))
-            && !self.leads_to(&path, device, inode)
+        !self.view.has_mount_of(file) && !self.leads_to(&path, device, inode)
     }
 
     /// Whether it is a memory file: on the kernel's own mount of tmpfs, which nobody can name (mm/memfd.c).
@@ -183,12 +163,12 @@ impl Surroundings {
         file.filesystem == TMPFS
             && file.link.0.starts_with(b"/memfd:")
             && file.link.0.ends_with(DELETED)
-            && !self.mount_ids.contains(&(file.fdinfo.mount as u32))
+            && !self.view.has_mount_of(file)
     }
 
     /// A path as we see it, from the container's root; `None` where it is not beneath it.
     pub fn inside(&self, path: &Name) -> Option<Name> {
-        let rest = path.0.strip_prefix(self.prefix.as_slice())?;
+        let rest = path.0.strip_prefix(self.view.prefix.as_slice())?;
         match rest {
             [] => Some("/".into()),
             [b'/', ..] => Some(Name(rest.to_vec())),
@@ -203,7 +183,7 @@ impl Surroundings {
 
     /// Whether a path inside the container leads to this inode.
     pub fn leads_to(&self, path: &Name, device: u64, inode: u64) -> bool {
-        let found = self.root.stat(path.as_path());
+        let found = self.view.root.stat(path.as_path());
         found.is_ok_and(|found| (found.device, found.inode) == (device, inode))
     }
 
@@ -232,7 +212,7 @@ impl Surroundings {
         let was = Self::without_deleted(&file.link);
         let found = self
             .inside(&was)
-            .and_then(|was| search::other_name(&self.root, &was, device, inode));
+            .and_then(|was| search::other_name(&self.view.root, &was, device, inode));
         found.map(Some).ok_or_else(|| {
             obstacle(
                 format!("{} is not at that name any more, but has another", file.link),

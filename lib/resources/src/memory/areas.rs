@@ -165,7 +165,7 @@ fn key(area: &Area) -> Option<Key> {
 /// Maps all areas but the kernel's own, empty, with what the program told the kernel of them. Those that get pages are
 /// writable until [`protect`].
 pub fn map(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
-    let opened = open_all(target, space)?;
+    let opened = open_all(target, inside, space)?;
     let stub = target.process(inside)?.leader.base();
     let attached = segments::attach_calls(space, &target.segments, stub)?;
     let is_segment = |area: &Area| segments::shown(area, &target.segments).is_some();
@@ -233,8 +233,9 @@ fn done(inside: Pid, asked: Vec<(&Area, Call)>, results: &[i64]) -> Result<()> {
 }
 
 /// Opens everything that the areas map, each once for each kind of access.
-fn open_all(target: &Target, space: &Space) -> Result<Vec<(Key, OwnedFd)>> {
-    let root = Root::of(target.root_pid)?;
+fn open_all(target: &Target, inside: Pid, space: &Space) -> Result<Vec<(Key, OwnedFd)>> {
+    let roots = [target.root_of(inside), target.root_pid];
+    let [root, outer] = [Root::of(roots[0])?, Root::of(roots[1])?];
     let mut opened: Vec<(Key, OwnedFd)> = Vec::new();
     let mut checked = Vec::new();
     let mut blocked = Vec::new();
@@ -253,7 +254,12 @@ fn open_all(target: &Target, space: &Space) -> Result<Vec<(Key, OwnedFd)>> {
                 let shared_only = !space.areas.iter().any(|a| {
                     !a.shared && matches!(a.backing, Backing::File { file: f, .. } if f == place)
                 });
-                match mapped::open(&root, file, shared_only, writable) {
+                match mapped::open(
+                    if file.outer { &outer } else { &root },
+                    file,
+                    shared_only,
+                    writable,
+                ) {
                     Ok(fd) => fd,
                     // All at once, each file once.
                     Err(Error::Blocked(more)) => {

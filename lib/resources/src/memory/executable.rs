@@ -49,7 +49,7 @@ pub(super) fn missing(target: &mut Target, inside: Pid, space: &Space) -> Result
     let Some(exe) = space.fields.exe else {
         return Ok(None);
     };
-    let fd = open(target, space, exe)?;
+    let fd = open(target, inside, space, exe)?;
     let process = target
         .processes
         .get(&inside)
@@ -68,7 +68,7 @@ fn name(process: &TargetProcess, target: &Target) -> Result<Option<Vec<u8>>> {
     if bytes.ends_with(DELETED) {
         return Ok(None);
     }
-    let path = Sight::of(target.root_pid)?.inside(bytes);
+    let path = Sight::of(target.root_of(process.inside))?.inside(bytes);
     Ok(Some(path.into_os_string().into_encoded_bytes()))
 }
 
@@ -79,13 +79,17 @@ fn shown(space: &Space, exe: Executable) -> Option<Vec<u8>> {
     }
 }
 
-fn open(target: &mut Target, space: &Space, exe: Executable) -> Result<OwnedFd> {
+fn open(target: &mut Target, inside: Pid, space: &Space, exe: Executable) -> Result<OwnedFd> {
     match exe {
         Executable::File { file } => {
             let file = space.files.get(file as usize).ok_or_else(|| {
                 Error::Refused(format!("the executable, file {file}, is not in the image"))
             })?;
-            mapped::open(&Root::of(target.root_pid)?, file, false, false)
+            let root = match file.outer {
+                true => target.root_pid,
+                false => target.root_of(inside),
+            };
+            mapped::open(&Root::of(root)?, file, false, false)
         }
         Executable::Shared { id } => {
             let held = target.objects.get_mut(&id).ok_or_else(|| {

@@ -7,6 +7,7 @@ use crate::tree::{Step, plan};
 use crate::{Error, Result, Target, TargetProcess};
 use image::ids::{Pid, SpaceId};
 use image::memory::{Advice, Area, Backing, Executable, Family, Inherited, Prot, Run, Space};
+use image::namespaces::nested::Content;
 use image::process::Process;
 use image::tree::Tree;
 use kernel::pagemap::PageMap;
@@ -29,7 +30,10 @@ pub fn dump(tree: &Tree, processes: &mut [Process], layouts: &mut [Layout]) -> R
         return Ok(Vec::new());
     };
     let mut taken = Vec::new();
-    for (root, members) in kinship(&steps, processes) {
+    // Who has left the container's mounts maps files that are not there yet when the tree grows.
+    let is_mount = |content: &Content| matches!(content, Content::Mount { .. });
+    let elsewhere = |pid| tree.nested.of(pid, is_mount).is_some();
+    for (root, members) in kinship(&steps, processes, &elsewhere) {
         let id = SpaceId((processes.len() + taken.len()) as u32);
         let found = Common::of(&members, processes, layouts)?;
         let Some(space) = found.space(id, root, processes) else {
@@ -44,11 +48,15 @@ pub fn dump(tree: &Tree, processes: &mut [Process], layouts: &mut [Layout]) -> R
 
 /// Processes by the first of those they were forked from that had the same executable: the places of each, in the order
 /// in which the first of them forks.
-fn kinship(steps: &[Step], processes: &[Process]) -> Vec<(usize, Vec<usize>)> {
+fn kinship(
+    steps: &[Step],
+    processes: &[Process],
+    elsewhere: &dyn Fn(Pid) -> bool,
+) -> Vec<(usize, Vec<usize>)> {
     let places: HashMap<Pid, usize> = processes
         .iter()
         .enumerate()
-        .filter(|(_, process)| process.memory.is_some())
+        .filter(|(_, process)| process.memory.is_some() && !elsewhere(process.pid))
         .map(|(i, process)| (process.pid, i))
         .collect();
     let mut creators: HashMap<Pid, Pid> = HashMap::new();

@@ -42,6 +42,8 @@ pub(super) struct Sight {
     own_ipc: bool,
     /// Where its root lies in its mount namespace: `/`, or the directory given to chroot(2).
     top: PathBuf,
+    /// Of a process in a mount namespace inside the container: what it may have mapped before it came there.
+    outer: Option<Root>,
 }
 
 impl Sight {
@@ -51,6 +53,28 @@ impl Sight {
             root: Root::of(pid)?,
             own_ipc: is_own(pid, Kind::Ipc)?,
             top: Proc::process(pid).link("root")?,
+            outer: None,
+        })
+    }
+
+    /// That of a process whose mounts are not, or not all, the container's own.
+    pub fn through(roots: super::Roots) -> Result<Self> {
+        let mut sight = Sight::of(roots.own)?;
+        if roots.own != roots.container {
+            sight.outer = Some(Root::of(roots.container)?);
+        }
+        Ok(sight)
+    }
+
+    /// Where the path leads to this very file: in its own mounts, or in the container's.
+    fn finds(&self, path: &Path, stat: &FileStat) -> Option<(&Root, bool)> {
+        let roots = [
+            Some((&self.root, false)),
+            self.outer.as_ref().map(|root| (root, true)),
+        ];
+        roots.into_iter().flatten().find(|(root, _)| {
+            let found = root.stat(path);
+            found.is_ok_and(|found| (found.device, found.inode) == (stat.st_dev, stat.st_ino))
         })
     }
 
@@ -65,8 +89,7 @@ impl Sight {
 
     /// Whether the path leads to this very file.
     pub fn leads_to(&self, path: &Path, stat: &FileStat) -> bool {
-        let found = self.root.stat(path);
-        found.is_ok_and(|found| (found.device, found.inode) == (stat.st_dev, stat.st_ino))
+        self.finds(path, stat).is_some()
     }
 }
 
@@ -180,7 +203,8 @@ impl Files {
         if let Some(known) = known {
             return Ok(known as u32);
         }
-        let fd = sight.root.open(&path, libc::O_RDONLY | libc::O_NONBLOCK)?;
+        let (root, outer) = sight.finds(&path, stat).unwrap_or((&sight.root, false));
+        let fd = root.open(&path, libc::O_RDONLY | libc::O_NONBLOCK)?;
         self.list.push(File {
             path: Name::from(path.as_path()),
             device: stat.st_dev,
@@ -189,6 +213,7 @@ impl Files {
             mtime: stat.st_mtime,
             mtime_ns: stat.st_mtime_nsec as u32,
             build_id: build_id(&fd.into()).into(),
+            outer,
         });
         Ok(self.list.len() as u32 - 1)
     }

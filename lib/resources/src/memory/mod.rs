@@ -52,9 +52,25 @@ pub struct Layout {
     pub pages: Vec<Range<u64>>,
 }
 
-/// What in a process's memory cannot travel. For a process that runs: `root` is the container's first.
-pub fn blockers(pid: Pid, root: Pid) -> Result<Vec<Blocker>> {
-    let sight = mapped::Sight::of(root)?;
+/// Processes beneath whose root directories the files are found that a process maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roots {
+    /// One in the same mount namespace.
+    pub own: Pid,
+    /// The container's first.
+    pub container: Pid,
+}
+
+impl From<Pid> for Roots {
+    fn from(container: Pid) -> Self {
+        let own = container;
+        Roots { own, container }
+    }
+}
+
+/// What in a process's memory cannot travel. For a process that runs.
+pub fn blockers(pid: Pid, roots: impl Into<Roots>) -> Result<Vec<Blocker>> {
+    let sight = mapped::Sight::through(roots.into())?;
     let mut found = Vec::new();
     let mut seen = Vec::new();
     for area in maps::read_all(pid)? {
@@ -71,18 +87,17 @@ pub fn blockers(pid: Pid, root: Pid) -> Result<Vec<Blocker>> {
     Ok(found)
 }
 
-/// Takes the space of a stopped process; what is in its pages is read later, as its layout says. `root` is the
-/// container's first process; inodes without a name that it maps are added to `inodes`.
+/// Takes the space of a stopped process; what is in its pages is read later, as its layout says. Inodes without a name that it maps are added to `inodes`.
 pub fn dump(
     process: &mut SourceProcess,
     id: SpaceId,
-    root: Pid,
+    roots: impl Into<Roots>,
     inodes: &mut Inodes,
 ) -> Result<(Space, Layout)> {
     let pid = process.pid;
     let shown = maps::read_all(pid)?;
     let mut map = PageMap::open(pid)?;
-    let sight = mapped::Sight::of(root)?;
+    let sight = mapped::Sight::through(roots.into())?;
     let (areas, mut files, pages) = areas::dump(pid, &shown, &sight, inodes, &mut map)?;
     let fields = fields::dump(process, &shown, &sight, &mut files, inodes)?;
     let layout = Layout {

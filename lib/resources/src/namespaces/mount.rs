@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 mod attach;
 mod engine;
+pub mod inner;
 mod order;
 mod propagation;
 

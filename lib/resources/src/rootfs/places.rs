@@ -58,6 +58,19 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// For one of a mount namespace inside the container, that of process `pid`.
+    pub(super) fn inner(pid: Pid, place: &Path, tree: Tree) -> Result<Place> {
+        let mounts = mountinfo::read(pid)?;
+        let here = |m: &Mount| Path::new(OsStr::from_bytes(&m.mountpoint)) == place;
+        let there = mounts.iter().any(here);
+        Ok(Place {
+            tree,
+            top: there.then(|| top(pid, place)).transpose()?,
+            how: if there { How::Replaces } else { How::Nowhere },
+            guard: Guard::of(&mounts, place),
+        })
+    }
+
     /// For layers that go into an empty directory of the host's.
     pub(super) fn of_layers(directory: &Path) -> Result<Place> {
         let top = File::open(directory)

@@ -61,6 +61,13 @@ impl Pour {
         Ok(Pour::of(vec![Place::of_layers(directory)?]))
     }
 
+    /// For trees of mount namespaces inside the container, each beneath the root directory of a process.
+    pub fn inner(trees: &[(Pid, PathBuf, Tree)]) -> Result<Self> {
+        let places = trees.iter();
+        let places = places.map(|(pid, place, tree)| Place::inner(*pid, place, *tree));
+        Ok(Pour::of(places.collect::<Result<Vec<_>>>()?))
+    }
+
     fn of(places: Vec<Place>) -> Self {
         Pour {
             places,

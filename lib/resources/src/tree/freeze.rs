@@ -203,6 +203,7 @@ impl Pass {
                 objects: HashMap::new(),
                 connections: Connections::None,
                 ext_unix: false,
+                sights: Default::default(),
             },
             zombies,
             stopped: self.stopped,

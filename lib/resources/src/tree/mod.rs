@@ -16,4 +16,4 @@ pub(crate) use pids::go;
 pub use plan::OUTSIDE;
 pub(crate) use plan::{Step, plan};
 pub use sharing::Sharing;
-pub use take::{blockers, dump};
+pub use take::{blockers, dump, nested};

@@ -54,7 +54,7 @@ fn is_visitor(parent: kernel::Pid, namespace_depth: usize) -> bool {
     parent == 0 || numbers.is_ok_and(|numbers| numbers.len() < namespace_depth)
 }
 
-/// Takes the tree, but for its terminals, which are found with its files. `root` is ours; `last_pid` the newest pid of an own namespace; `stub` a place free in all memories.
+/// Takes the tree, but for its namespaces ([`nested`]) and its terminals, which are found with its files. `root` is ours; `last_pid` the newest pid of an own namespace; `stub` a place free in all memories.
 pub fn dump(
     frozen: &Frozen,
     root: kernel::Pid,
@@ -84,7 +84,6 @@ pub fn dump(
         };
         processes.push(shape(frozen, &inside, zombie.pid, state)?);
     }
-    let root_pid = root;
     let root = source
         .inside(root)
         .ok_or(kernel::Error::Gone { pid: root })?;
@@ -94,7 +93,7 @@ pub fn dump(
         last_pid,
         stub,
         terminals: Vec::new(),
-        nested: nested(frozen, root_pid)?,
+        nested: Nested::default(),
     };
     // What cannot grow again must be known now, not on the other host.
     let first = if root == 1 { root } else { OUTSIDE };
@@ -109,8 +108,8 @@ pub fn dump(
     Ok(tree)
 }
 
-/// Namespaces inside the container.
-fn nested(frozen: &Frozen, root: kernel::Pid) -> Result<Nested> {
+/// Takes the namespaces inside the container: for the tree's record, and for all who look at its processes.
+pub fn nested(frozen: &mut Frozen, root: kernel::Pid) -> Result<Nested> {
     let processes = frozen.source.processes.iter();
     let threads: Vec<_> = processes
         .flat_map(|process| {
@@ -121,7 +120,9 @@ fn nested(frozen: &Frozen, root: kernel::Pid) -> Result<Nested> {
         })
         .collect();
     let dead: Vec<_> = frozen.zombies.iter().map(|zombie| zombie.pid).collect();
-    nested::dump(root, &threads, &dead, &frozen.source.inside)
+    let (nested, sights) = nested::dump(root, &threads, &dead, &frozen.source.inside)?;
+    frozen.source.sights = sights;
+    Ok(nested)
 }
 
 fn shape(

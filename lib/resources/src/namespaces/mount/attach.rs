@@ -20,6 +20,8 @@ pub enum Base {
     Host,
     /// A directory, as it is.
     Directory(PathBuf),
+    /// A file system in memory, made over a directory that nothing is bound from.
+    Tmpfs(Box<Mount>, PathBuf),
     /// An overlay, so that the directory below it is never changed and many containers can share it.
     Overlay {
         /// The directory below.
@@ -41,6 +43,14 @@ impl Base {
     fn mount(&self) -> Result<Option<PathBuf>> {
         match self {
             Base::Host => Ok(None),
+            Base::Tmpfs(root, place) => {
+                let (kind, data) = (Some("tmpfs"), options(root));
+                let flags = flags(&root.options) - MsFlags::MS_RDONLY;
+                call("mount a root file system in memory", || {
+                    mount(kind, place, kind, flags, Some(&*data))
+                })?;
+                Ok(Some(place.clone()))
+            }
             Base::Directory(directory) => {
                 bind(directory, directory)?;
                 Ok(Some(directory.clone()))
@@ -96,6 +106,25 @@ fn escaped(path: &Path) -> OsString {
 ///
 /// Mounts that show what only the file trees bring, and read-only, come later ([`settle`]).
 pub fn restore(record: Option<&Mounts>, base: &Base, groups: &[PathBuf]) -> Result<Vec<String>> {
+    build(record, base, groups, None)
+}
+
+/// What is known already where no `/proc` speaks of us: in a mount namespace inside the container.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// File systems that are mounted nowhere yet, by the mounts that they are for.
+    pub made: BTreeMap<MountId, OwnedFd>,
+    /// The mounts that are there.
+    pub present: Vec<mountinfo::Mount>,
+}
+
+/// The same, inside the container with what is known there.
+pub(super) fn build(
+    record: Option<&Mounts>,
+    base: &Base,
+    groups: &[PathBuf],
+    known: Option<Known>,
+) -> Result<Vec<String>> {
     // Nothing that is done here shows on the host. What took from the host takes again, as binds of what does.
     let takes = record.is_some_and(|record| record.mounts.iter().any(takes_from_host));
     let change = match takes {
@@ -107,14 +136,23 @@ pub fn restore(record: Option<&Mounts>, base: &Base, groups: &[PathBuf]) -> Resu
         mount(None::<&str>, "/", None::<&str>, everything, None::<&str>)
     })?;
     let directory = base.mount()?;
-    let present = mountinfo::read_own()?;
+    let inner = known.is_some();
+    let known = match known {
+        Some(known) => known,
+        None => Known {
+            present: mountinfo::read_own()?,
+            ..Known::default()
+        },
+    };
+    let present = known.present;
     let none = Mounts { mounts: Vec::new() };
     let record = record.unwrap_or(&none);
-    let top = Top::open(
+    let mut top = Top::open(
         directory.as_deref().unwrap_or(Path::new("/")),
         directory.is_some(),
         record,
     )?;
+    (top.made, top.inner) = (known.made, inner);
     let (now, _) = order::rounds(record);
     let mut left_out: Vec<&Mount> = Vec::new();
     for one in now {
@@ -146,6 +184,10 @@ pub(super) struct Top {
     own: bool,
     /// The mounts in it, and which are of file systems of the container's own.
     mounts: Vec<(PathBuf, bool)>,
+    /// File systems that are mounted nowhere yet.
+    made: BTreeMap<MountId, OwnedFd>,
+    /// In a mount namespace inside the container, where no path of `/proc` speaks of us.
+    inner: bool,
 }
 
 impl Top {
@@ -160,6 +202,8 @@ impl Top {
             fd: file.into(),
             own,
             mounts: record.mounts.iter().map(of_own).collect(),
+            made: BTreeMap::new(),
+            inner: false,
         })
     }
 
@@ -184,6 +228,12 @@ fn make_one(
     present: &[mountinfo::Mount],
     groups: &[PathBuf],
 ) -> Result<bool> {
+    if top.own && one.mountpoint.0 == b"/" {
+        return Ok(true);
+    }
+    if let Some(made) = top.made.get(&one.id) {
+        return attach(top, one, Source::Made(made));
+    }
     match &one.origin {
         Origin::Root => Ok(true),
         Origin::Host if !top.own => Ok(present.iter().any(|p| p.mountpoint == one.mountpoint.0)),
@@ -231,6 +281,8 @@ fn again(top: &Top, one: &Mount, of: MountId, record: &Mounts) -> Result<bool> {
 enum Source<'a> {
     /// A new file system.
     New,
+    /// One that was made already.
+    Made(&'a OwnedFd),
     /// A place on the host, by its path there.
     Bind(&'a Path),
     /// A place beneath the new root.
@@ -251,6 +303,12 @@ fn attach(top: &Top, one: &Mount, source: Source) -> Result<bool> {
                 flags -= MsFlags::MS_RDONLY;
             }
             let data = options(one);
+            if top.inner {
+                let data: Vec<&str> = data.split(',').filter(|o| !o.is_empty()).collect();
+                let at = point.0.as_fd();
+                kernel::mount::make(&one.fstype, &one.source.0, &data, at)?;
+                return Ok(true);
+            }
             let from = one.source.as_path();
             call(&what(), || {
                 mount(
@@ -261,6 +319,12 @@ fn attach(top: &Top, one: &Mount, source: Source) -> Result<bool> {
                     Some(&*data),
                 )
             })?;
+        }
+        Source::Made(made) => {
+            let Some(point) = point(top, place, true)? else {
+                return Ok(false);
+            };
+            kernel::mount::attach(made.as_fd(), point.0.as_fd())?;
         }
         Source::Bind(from) => {
             let is_dir = std::fs::metadata(from).map(|m| m.is_dir()).map_err(|e| {
@@ -274,7 +338,15 @@ fn attach(top: &Top, one: &Mount, source: Source) -> Result<bool> {
             let Some(point) = point(top, place, is_dir)? else {
                 return Ok(false);
             };
-            bind(from, Path::new(&point.1))?;
+            if top.inner {
+                let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+                let opened = nix::fcntl::open(from, flags, Mode::empty());
+                let what = || format!("open {}", from.display());
+                let opened = opened.map_err(|e| kernel::Error::errno(what(), e as i32))?;
+                kernel::mount::bind(opened.as_fd(), point.0.as_fd())?;
+            } else {
+                bind(from, Path::new(&point.1))?;
+            }
         }
         Source::Beneath(from) => {
             let from = match top.path(from) {

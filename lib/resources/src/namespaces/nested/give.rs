@@ -1,17 +1,21 @@
 //! Namespaces made again by holders, and tasks brought into them.
 
 use super::kind;
-use crate::namespaces::{ipc, network, uts};
+use crate::namespaces::{ipc, mount, network, uts};
 use crate::tree::{Born, Numbers, Patience, go, used};
 use crate::{Error, Result, Target};
 use image::ids::{NsId, Pid};
+use image::namespaces::mount::Origin;
 use image::namespaces::nested::{Children, Content, Inner, Nested, Task};
+use image::rootfs::Tree as FileTree;
 use image::tree::Tree;
 use kernel::namespaces::{Kind, set_last_pid};
 use kernel::nsfs::Handle;
+use kernel::open::Root;
 use kernel::remote::{Caller, Stub, call};
 use kernel::{Namespace, within};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 
 /// The namespaces inside a container that is being rebuilt.
 #[derive(Debug, Default)]
@@ -19,6 +23,8 @@ pub struct Inners {
     holders: BTreeMap<NsId, Holder>,
     /// The root of the container's tree.
     root: Pid,
+    /// Who is in which mount namespace.
+    mounts: BTreeMap<Pid, NsId>,
 }
 
 /// A process that keeps a namespace until all tasks are in it.
@@ -36,27 +42,50 @@ pub fn make(
     target: &mut Target,
     init: &mut Option<Stub>,
     numbers: &mut Numbers,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let nested = &tree.nested;
+    let mut remarks = Vec::new();
     if nested.is_empty() {
-        return Ok(());
+        return Ok(remarks);
     }
     nested.check().map_err(Error::Refused)?;
     target.inners.root = tree.root;
     let mut inners = std::mem::take(&mut target.inners);
     let taken = used(tree);
     let mut free = (300..).filter(|pid| !taken.contains(pid));
-    for inner in &nested.namespaces {
+    // What is mounted may show what is in the others: so mounts come last. A pid namespace was made by its process 1.
+    let is_mount = |inner: &&Inner| kind(&inner.content) == Kind::Mount;
+    let others = nested.namespaces.iter().filter(|inner| !is_mount(inner));
+    for inner in others.chain(nested.namespaces.iter().filter(is_mount)) {
         let kind = kind(&inner.content);
         if kind == Kind::Pid {
-            continue; // its process 1 has made it
+            continue;
         }
         let first = inners.first(target, init)?;
         let mut holder = birth(first, numbers, &mut free)?;
+        if kind == Kind::Mount
+            && let Some(task) = nested
+                .tasks
+                .iter()
+                .find(|t| t.namespaces.contains(&inner.id))
+        {
+            inners.join(nested, task, &[], &mut holder.stub)?;
+        }
         let what = format!("make a {} namespace", kind.name());
         holder.stub.must(&what, call::unshare(kind))?;
-        fill(inner, holder.stub.tid())?;
+        remarks.extend(fill(
+            inner,
+            holder.stub.tid(),
+            &inhabitants(nested, target),
+            target.root_pid,
+        )?);
         inners.holders.insert(inner.id, holder);
+    }
+    for task in &nested.tasks {
+        let is_mount = |content: &Content| matches!(content, Content::Mount { .. });
+        if let Some(inner) = nested.of(task.tid, is_mount) {
+            inners.mounts.insert(task.tid, inner.id);
+        }
     }
     for (pid, process) in &mut target.processes {
         if let Some(task) = nested.task(*pid) {
@@ -64,7 +93,50 @@ pub fn make(
         }
     }
     target.inners = inners;
+    Ok(remarks)
+}
+
+/// The file trees of the mount namespaces inside a container: process, mount point and name of each.
+pub fn trees(
+    nested: &Nested,
+    pid: &dyn Fn(NsId) -> Option<kernel::Pid>,
+) -> Vec<(kernel::Pid, PathBuf, FileTree)> {
+    let mut found = Vec::new();
+    for inner in &nested.namespaces {
+        let (Content::Mount { mounts, .. }, Some(pid)) = (&inner.content, pid(inner.id)) else {
+            continue;
+        };
+        for mount in &mounts.mounts {
+            if let Origin::Tmpfs { tree } = mount.origin {
+                let place = mount.mountpoint.as_path().to_path_buf();
+                found.push((pid, place, FileTree::Tmpfs(tree)));
+            }
+        }
+    }
+    found
+}
+
+/// All file trees are poured: read-only mounts become so.
+pub fn settle_mounts(nested: &Nested, target: &Target) -> Result<()> {
+    for inner in &nested.namespaces {
+        if let Content::Mount { mounts, .. } = &inner.content
+            && let Some(pid) = target.inners.pid(inner.id)
+        {
+            mount::inner::settle(pid, mounts)?;
+        }
+    }
     Ok(())
+}
+
+/// One process of ours in each pid namespace.
+fn inhabitants(nested: &Nested, target: &Target) -> BTreeMap<NsId, kernel::Pid> {
+    let mut inhabitants = BTreeMap::new();
+    for (pid, process) in &target.processes {
+        if let Some(inner) = nested.pids(*pid) {
+            inhabitants.entry(inner.id).or_insert(process.pid);
+        }
+    }
+    inhabitants
 }
 
 /// Brings the further threads of a process into theirs, where those are not those of their leader.
@@ -133,6 +205,18 @@ impl Inners {
         self.holders.get(&id).map(|holder| holder.stub.tid())
     }
 
+    /// The mount namespace of a task; none: the container's.
+    pub fn mounts_of(&self, pid: Pid) -> Option<NsId> {
+        self.mounts.get(&pid).copied()
+    }
+
+    /// The root directories of all mount namespaces.
+    pub fn roots(&self) -> Result<HashMap<NsId, Root>> {
+        let ids: BTreeSet<NsId> = self.mounts.values().copied().collect();
+        let known = ids.into_iter().filter_map(|id| Some((id, self.pid(id)?)));
+        known.map(|(id, pid)| Ok((id, Root::of(pid)?))).collect()
+    }
+
     /// Brings a task, which is in the namespaces `now`, into its own.
     fn join(&self, nested: &Nested, task: &Task, now: &[NsId], stub: &mut Stub) -> Result<()> {
         for id in task.namespaces.iter().filter(|id| !now.contains(id)) {
@@ -166,36 +250,60 @@ fn birth(
     }
 }
 
-/// Gives a namespace what is in it, by way of the process that has made it.
-fn fill(inner: &Inner, holder: kernel::Pid) -> Result<()> {
+/// Gives a namespace what is in it, by way of the process that has made it; with remarks for the user.
+fn fill(
+    inner: &Inner,
+    holder: kernel::Pid,
+    inhabitants: &BTreeMap<NsId, kernel::Pid>,
+    root: kernel::Pid,
+) -> Result<Vec<String>> {
     match &inner.content {
         Content::Network { network } => {
             network::restore(holder, network)?;
-            network::resume(holder, network, network::Uplinks::Kept)
+            network::resume(holder, network, network::Uplinks::Kept)?;
         }
         Content::Ipc { limits, queues } => {
             within(holder, &[Namespace::Ipc], || ipc::restore(limits))??;
-            crate::ipc::restore(holder, queues)
+            crate::ipc::restore(holder, queues)?;
         }
-        Content::Uts { names } => within(holder, &[Namespace::Uts], || uts::restore(names))?,
-        Content::Pid { .. } | Content::Cgroup { .. } => Ok(()),
-        Content::Mount { .. } | Content::User { .. } | Content::Time { .. } => {
-            Err(Error::Refused(format!(
+        Content::Uts { names } => within(holder, &[Namespace::Uts], || uts::restore(names))??,
+        Content::Mount {
+            mounts,
+            gone,
+            processes,
+        } => {
+            let of = |id: Option<NsId>| match id {
+                None => Some(root),
+                Some(id) => inhabitants.get(&id).copied(),
+            };
+            let known = mount::inner::known(holder, processes, &of)?;
+            let all = [
+                Namespace::Mount,
+                Namespace::Net,
+                Namespace::Ipc,
+                Namespace::Uts,
+                Namespace::Cgroup,
+            ];
+            let missing = within(holder, &all, || mount::inner::restore(mounts, gone, known))??;
+            return Ok(missing
+                .iter()
+                .map(|what| format!("not mounted inside the container, as it was: {what}"))
+                .collect());
+        }
+        Content::Pid { .. } | Content::Cgroup { .. } => {}
+        Content::User { .. } | Content::Time { .. } => {
+            return Err(Error::Refused(format!(
                 "the image has a {} namespace inside the container, which cannot be made yet",
                 kind(&inner.content).name()
-            )))
+            )));
         }
     }
+    Ok(Vec::new())
 }
 
 /// The children of each task will be in the pid namespace that they were to be in, where the next pid is a new one.
 fn children(nested: &Nested, target: &mut Target) -> Result<()> {
-    let mut inhabitants = BTreeMap::new();
-    for (pid, process) in &target.processes {
-        if let Some(inner) = nested.pids(*pid) {
-            inhabitants.entry(inner.id).or_insert(process.pid);
-        }
-    }
+    let inhabitants = inhabitants(nested, target);
     for inner in &nested.namespaces {
         if let Content::Pid { last, .. } = &inner.content
             && let Some(there) = inhabitants.get(&inner.id)

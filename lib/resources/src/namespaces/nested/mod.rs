@@ -7,8 +7,8 @@
 mod give;
 mod take;
 
-pub use give::{Inners, join_threads, make, settle};
-pub use take::{blockers, dump};
+pub use give::{Inners, join_threads, make, settle, settle_mounts, trees};
+pub use take::{Sights, blockers, dump};
 
 use image::namespaces::nested::Content;
 use kernel::namespaces::Kind;
@@ -25,4 +25,15 @@ fn kind(content: &Content) -> Kind {
         Content::Time { .. } => Kind::Time,
         Content::Cgroup { .. } => Kind::Cgroup,
     }
+}
+
+/// Whose processes a mount of proc shows: the inode of the pid namespace, by way of its process 1. `pid` sees the mount.
+pub(super) fn processes(pid: kernel::Pid, mountpoint: &std::path::Path) -> Option<u64> {
+    let below = mountpoint.strip_prefix("/").ok()?;
+    let place = std::path::Path::new("/proc")
+        .join(pid.to_string())
+        .join("root");
+    let link = std::fs::read_link(place.join(below).join("1/ns/pid")).ok()?;
+    let text = link.to_string_lossy();
+    text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
 }

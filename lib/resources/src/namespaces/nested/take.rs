@@ -1,16 +1,21 @@
 //! Which tasks are in which namespaces.
 
-use crate::namespaces::{cgroup, ipc, network, time, user, uts};
+use crate::namespaces::{cgroup, ipc, mount, network, time, user, uts};
 use crate::{Blocker, Error, Result};
 use image::ids;
 use image::ids::NsId;
-use image::namespaces::nested::{Children, Content, Inner, Nested, Task};
+use image::namespaces::nested::{Children, Content, Inner, Nested, Shown, Task};
 use image::namespaces::network::LinkKind;
 use kernel::Pid;
 use kernel::namespaces::{Kind, identity_in, last_pid};
 use kernel::nsfs::Handle;
 use kernel::proc::{Proc, status};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+/// How many file trees a mount namespace may have: those of the first begin with this number, those of the second with
+/// twice that, beyond those of the container's own.
+const TREES: u32 = 10_000;
 
 /// A task: our pids of its process and of itself.
 type Tid = (Pid, Pid);
@@ -127,12 +132,16 @@ impl Walk {
         if let Some(id) = self.known.get(&key) {
             let found = self.found.iter_mut().find(|found| found.id == *id);
             if let (Some(found), Some(_)) = (found, task) {
-                // The leader of a process, rather than another thread.
-                let leads = |tid: &Tid| tid.0 == tid.1;
-                let better = found.task.is_none_or(|had| !leads(&had))
-                    || task.as_ref().is_some_and(leads)
-                        && found.task.is_none_or(|had| !leads(&had));
-                if better {
+                // The leader of a process rather than another thread, and one whose root is that of its mounts.
+                let worth = |tid: Option<Tid>| {
+                    tid.map_or(0, |tid| {
+                        let link = || Proc::process(tid.0).link("root");
+                        let chroot =
+                            key.0 == Kind::Mount && link().is_ok_and(|l| l != Path::new("/"));
+                        1 + 2 * u8::from(!chroot) + u8::from(tid.0 == tid.1)
+                    })
+                };
+                if worth(task) > worth(found.task) {
                     found.task = task;
                 }
             }
@@ -187,7 +196,20 @@ impl Walk {
                 false => format!("thread {tid}"),
             };
             match kind {
-                Kind::User | Kind::Mount | Kind::Time => {
+                Kind::Mount => {
+                    let first = found.id.0 * TREES;
+                    let found = mount::inner::dump(tid, root, first)?;
+                    self.blockers.extend(found.blockers);
+                    for inode in found.processes.values() {
+                        let known = self.known.contains_key(&(Kind::Pid, *inode));
+                        if !known && self.of_root.get(&Kind::Pid) != Some(inode) {
+                            let what =
+                                "a proc file system of a pid namespace outside the container";
+                            self.block(pid, "", what, "unmount it");
+                        }
+                    }
+                }
+                Kind::User | Kind::Time => {
                     let what = format!(
                         "a {} namespace other than that of the container's root process {root}",
                         kind.name()
@@ -244,9 +266,18 @@ impl Walk {
                 roots: cgroup::dump(),
             },
             Kind::Mount => {
-                return Err(Error::Refused(format!(
-                    "task {tid} has gone to a mount namespace of its own; try again"
-                )));
+                let seen = mount::inner::dump(tid, self.root, found.id.0 * TREES)?;
+                let id = |inode: u64| self.known.get(&(Kind::Pid, inode)).copied();
+                let processes = seen.processes.into_iter();
+                let processes = processes.map(|(mount, inode)| Shown {
+                    mount,
+                    of: id(inode),
+                });
+                Content::Mount {
+                    mounts: seen.mounts,
+                    gone: seen.gone,
+                    processes: processes.collect(),
+                }
             }
         })
     }
@@ -271,18 +302,19 @@ pub fn dump(
     threads: &[Tid],
     dead: &[Pid],
     inside: &HashMap<Pid, ids::Pid>,
-) -> Result<Nested> {
+) -> Result<(Nested, Sights)> {
     let mut walk = Walk::new(root)?;
     for tid in threads {
         walk.task(*tid)?;
     }
     if walk.found.is_empty() && walk.tasks.is_empty() {
-        return Ok(Nested::default());
+        return Ok(Default::default());
     }
     walk.judge()?;
     if !walk.blockers.is_empty() {
         return Err(Error::Blocked(walk.blockers));
     }
+    let sights = walk.sights();
     let namespaces = walk.found.iter().map(|found| {
         let gone = || kernel::Error::Gone { pid: root };
         Ok(Inner {
@@ -311,11 +343,73 @@ pub fn dump(
             name(&mut names, &status.numbers(key)?, depth);
         }
     }
-    Ok(Nested {
+    let nested = Nested {
         namespaces,
         tasks,
         names,
-    })
+    };
+    Ok((nested, sights))
+}
+
+/// Where to look for what the processes of a container see, where that is not what its root process does.
+#[derive(Debug, Clone, Default)]
+pub struct Sights {
+    /// A process of ours in each mount namespace, and who else is in it.
+    pub mounts: Vec<(NsId, Pid, HashSet<Pid>)>,
+    /// A process of ours in each network namespace, by the inode.
+    pub networks: BTreeMap<u64, (NsId, Pid)>,
+}
+
+impl Sights {
+    /// Those of processes that run.
+    pub fn of(root: Pid, processes: &[Pid]) -> Result<Self> {
+        let mut walk = Walk::new(root)?;
+        for &pid in processes {
+            let _ = walk.task((pid, pid)); // it has ended
+        }
+        Ok(walk.sights())
+    }
+
+    /// The process that a mount namespace is seen by.
+    pub fn pid(&self, id: NsId) -> Option<Pid> {
+        let found = self.mounts.iter().find(|(known, ..)| *known == id);
+        found.map(|(_, there, _)| *there)
+    }
+
+    /// The process whose root directory and mounts are those of process `pid`: `root` where they are the container's.
+    pub fn mounts_of(&self, pid: Pid, root: Pid) -> Pid {
+        let mut all = self.mounts.iter();
+        let found = all.find(|(_, _, members)| members.contains(&pid));
+        found.map_or(root, |(_, there, _)| *there)
+    }
+}
+
+impl Walk {
+    fn sights(&self) -> Sights {
+        let mut sights = Sights::default();
+        for found in &self.found {
+            let Some((_, there)) = found.task else {
+                continue;
+            };
+            match found.handle.kind() {
+                Kind::Mount => {
+                    let members = self.tasks.iter();
+                    let members = members
+                        .filter(|(_, member)| member.namespaces.contains(&found.id))
+                        .map(|((pid, _), _)| *pid)
+                        .collect();
+                    sights.mounts.push((found.id, there, members));
+                }
+                Kind::Network => {
+                    sights
+                        .networks
+                        .insert(found.handle.inode(), (found.id, there));
+                }
+                _ => {}
+            }
+        }
+        sights
+    }
 }
 
 /// Notes what namespaces below the container's, `depth` deep, call a task; a group or session has no name (0) in a

@@ -24,11 +24,18 @@ fn seen() -> String {
     let mut all = vec![
         format!("{} {} {}", getpid(), getppid(), gettid()),
         format!("{} {}", number(getpgid(None)), number(getsid(None))),
-        nix::unistd::gethostname().map_or_else(|e| e.to_string(), |n| n.display().to_string()),
-        read_to_string("/proc/thread-self/net/dev")
-            .map_or(0, |t| t.lines().count())
-            .to_string(),
     ];
+    // Of the container's own host name and network a replica has others.
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    if let Some(name) = name.to_str()
+        && ["nested", "process", "thread"].contains(&name)
+    {
+        all.push(name.to_owned());
+        if name != "process" {
+            let links = read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+            all.push(links.lines().count().to_string());
+        }
+    }
     for name in SYSCTLS {
         let value = read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
         all.push(value.trim().replace('\n', " "));
@@ -36,8 +43,10 @@ fn seen() -> String {
     all.join(" | ")
 }
 
+/// Sets a limit, where that is not beneath a read-only mount, as in a container of podman's.
 fn set(name: &str, value: &str) -> bool {
-    std::fs::write(format!("/proc/sys/{name}"), value).is_ok()
+    let read_only = |e: std::io::Error| e.kind() == std::io::ErrorKind::ReadOnlyFilesystem;
+    std::fs::write(format!("/proc/sys/{name}"), value).map_or_else(read_only, |()| true)
 }
 
 /// Says what it sees, and when it is told, again; and it can still fork.
