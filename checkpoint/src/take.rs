@@ -61,6 +61,7 @@ fn look(found: &Found, files: Files) -> Result<Vec<Blocker>> {
         .filter(|process| process.state != 'Z')
         .map(|process| process.pid)
         .collect();
+    blockers.extend(cgroups::blockers(&alive)?);
     blockers.extend(resources::files::blockers(&alive, found.outside())?);
     let sights = Sights::of(found.root, &alive)?;
     for process in family.iter().filter(|process| process.state != 'Z') {

@@ -103,3 +103,28 @@ fn groups_beneath_those_of_a_container_are_made_again_with_their_tasks() {
             .ok();
     }
 }
+
+#[test]
+fn a_frozen_group_is_named_and_nothing_hangs() {
+    let host = Host::new("alder");
+    let group = format!("/sys/fs/cgroup/freezer/ferry-test-{}", std::process::id());
+    let line = "bash -c 'sleep 1000 & sleep 1001; true'";
+    let program = Program::shared(&host, "parent", line);
+    let child = until("a child", LONG, || {
+        host.children(program.pid).first().copied()
+    });
+    host.sh(&format!(
+        "mkdir {group} && echo {child} > {group}/cgroup.procs && echo FROZEN > {group}/freezer.state"
+    ))
+    .ok();
+    let outcome = host.sh(&format!("timeout 20 checkpoint pid:{} | cat", program.pid));
+    host.sh(&format!("echo THAWED > {group}/freezer.state"))
+        .ok();
+    let words = format!("process {child}, {group}: a cgroup that is frozen");
+    assert!(outcome.stderr.contains(&words), "{outcome:?}");
+    let outcome = host.sh(&format!("checkpoint pid:{} > /dev/null", program.pid));
+    outcome.ok();
+    until("the group to be empty", LONG, || {
+        std::fs::remove_dir(&group).ok()
+    });
+}

@@ -16,7 +16,7 @@ pub mod groups;
 mod limits;
 mod rules;
 
-pub use freezer::{freeze, kill, list, thaw};
+pub use freezer::{blockers, freeze, kill, list, thaw};
 pub(crate) use limits::write;
 
 /// Takes the membership of a process, and what groups limit that are its own. Of devices version 2 keeps a program, which

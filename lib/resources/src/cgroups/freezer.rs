@@ -3,7 +3,7 @@
 //! changes; thawing takes it up again. What was done is on file, for `--thaw` and `--kill` by a later call.
 
 use crate::vessel::registry::DIR;
-use crate::{Error, Result};
+use crate::{Blocker, Error, Result};
 use kernel::Pid;
 use kernel::pidfd::PidFd;
 use kernel::proc::{Proc, mountinfo};
@@ -87,6 +87,36 @@ impl Freezer {
             .to_path_buf();
         Ok(self.mount.join(below))
     }
+}
+
+/// What of a container is frozen by somebody else: under version 1 it would never stop for us, and it would not be frozen
+/// elsewhere.
+pub fn blockers(processes: &[Pid]) -> Result<Vec<Blocker>> {
+    let mounts = mountinfo::read_own()?;
+    let mut found = Vec::new();
+    for freezer in [1, 2].into_iter().filter_map(|v| Freezer::of(v, &mounts)) {
+        for &pid in processes {
+            // One that has ended meanwhile is in nobody's way.
+            let Ok(group) = freezer.group_of(pid) else {
+                continue;
+            };
+            let read = |file| fs::read_to_string(group.join(file)).unwrap_or_default();
+            let is_frozen = match freezer.version {
+                1 => matches!(read("freezer.state").trim(), "FROZEN" | "FREEZING"),
+                _ => read("cgroup.events").lines().any(|line| line == "frozen 1"),
+            };
+            if is_frozen {
+                found.push(Blocker {
+                    pid,
+                    place: group.display().to_string(),
+                    what: "a cgroup that is frozen".into(),
+                    remedy: "thaw it (checkpoint --thaw, where it was left frozen) and try again"
+                        .into(),
+                });
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Freezes the processes of a container, which may be stopped by ptrace meanwhile; they stay frozen when it lets go.
