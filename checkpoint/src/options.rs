@@ -1,6 +1,7 @@
 //! The command line.
 
 use image::sockets::tcp::Connections;
+use std::path::PathBuf;
 
 /// Take a running container, with all of its state, as an image on standard output
 #[derive(Debug, clap::Parser)]
@@ -71,6 +72,11 @@ pub struct Options {
     /// Leave out what is in volumes of the container engine's
     #[arg(long)]
     pub ignore_volumes: bool,
+
+    /// Leave behind what is mounted at OLD in the container, whatever it is: restore --mount OLD=NEW says what takes its place;
+    /// may be repeated
+    #[arg(long, value_name = "OLD")]
+    pub mount: Vec<PathBuf>,
 
     /// Options that every tool has.
     #[command(flatten)]

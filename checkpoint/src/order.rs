@@ -29,6 +29,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     })?;
     found.connections = options.connections();
     found.ext_unix = options.ext_unix;
+    found.outside = options.mount.clone();
     if options.thaw {
         hand_over::thaw(&found).map_err(failure)?;
         return Ok(Exit::Done);

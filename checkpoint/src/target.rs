@@ -37,6 +37,8 @@ pub struct Found {
     pub connections: Connections,
     /// Unix sockets whose other end is outside are taken without it.
     pub ext_unix: bool,
+    /// Places whose mounts stay behind.
+    pub outside: Vec<PathBuf>,
 }
 
 impl Found {
@@ -59,6 +61,7 @@ impl Found {
                 .map(|owned| &owned.configuration)
                 .or(self.configuration.as_ref()),
             files,
+            outside: &self.outside,
             connections: self.connections,
         }
     }
@@ -201,6 +204,7 @@ fn of_root(root: kernel::Pid, whole_namespace: bool) -> Result<Found> {
         configuration: None,
         connections: Connections::None,
         ext_unix: false,
+        outside: Vec::new(),
         depth: numbers.len(),
     })
 }

@@ -101,6 +101,7 @@ fn native_options(
         network,
         pids: options.pidns,
         rootfs: options.rootfs.clone(),
+        places: options.mount.clone(),
         connections: options.connections(container.connections),
         clocks,
         archive: match &options.image {
@@ -115,6 +116,7 @@ fn engine_options(options: &Options, clocks: Option<Clocks>) -> Result<engine::O
         ("--rootfs", options.rootfs.is_some()),
         ("--pidns", options.pidns),
         ("--wait", options.wait),
+        ("--mount", !options.mount.is_empty()),
         ("--tty", options.tty),
     ];
     if let Some((option, _)) = native_only.iter().find(|(_, given)| *given) {

@@ -83,6 +83,11 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub rootfs: Option<PathBuf>,
 
+    /// Mount NEW, a file or directory of this host's, where the container had something mounted at OLD, instead of that; may be
+    /// repeated
+    #[arg(long, value_name = "OLD=NEW", value_parser = places)]
+    pub mount: Vec<(PathBuf, PathBuf)>,
+
     /// Give it a pid namespace of its own, also without a name
     #[arg(long)]
     pub pidns: bool,
@@ -142,6 +147,15 @@ pub enum Volumes {
     Keep,
     /// They get that of the image.
     Replace,
+}
+
+fn places(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    match text.split_once('=') {
+        Some((old, new)) if old.starts_with('/') && new.starts_with('/') => {
+            Ok((old.into(), new.into()))
+        }
+        _ => Err("it has the form OLD=NEW, both of them absolute paths".into()),
+    }
 }
 
 fn engine(text: &str) -> Result<Engine, String> {

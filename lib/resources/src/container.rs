@@ -10,6 +10,7 @@ use image::rootfs::Rootfs;
 use image::sockets::tcp::Connections;
 use kernel::Pid;
 use kernel::namespaces::Kind;
+use std::path::PathBuf;
 
 /// A container that is to be taken.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,8 @@ pub struct Subject<'a> {
     pub configuration: Option<&'a Configuration>,
     /// What of its files goes into the image.
     pub files: Files,
+    /// Places whose mounts stay behind.
+    pub outside: &'a [PathBuf],
     /// What becomes of its TCP connections with the outside.
     pub connections: Connections,
 }
@@ -43,7 +46,7 @@ pub struct Files {
 pub fn dump(subject: &Subject) -> Result<Container> {
     let root = subject.root;
     let (mounts, rootfs) = if is_own(root, Kind::Mount)? {
-        let found = mount::dump(root, subject.configuration, subject.files)?;
+        let found = mount::dump(root, subject.configuration, subject.files, subject.outside)?;
         (found.mounts, found.rootfs)
     } else {
         (Mounts { mounts: Vec::new() }, Rootfs::Host)
@@ -66,7 +69,7 @@ pub fn blockers(subject: &Subject, processes: &[Pid]) -> Result<Vec<Blocker>> {
     let root = subject.root;
     let mut found = namespaces::blockers(root, processes)?;
     if is_own(root, Kind::Mount)? {
-        let mounts = mount::dump(root, subject.configuration, subject.files)?;
+        let mounts = mount::dump(root, subject.configuration, subject.files, subject.outside)?;
         found.extend(mounts.blockers);
         if let Rootfs::Layers { changes, layers } = mounts.rootfs
             && (changes || layers)

@@ -140,6 +140,7 @@ fn configuration() -> Configuration {
 fn taken(process: &Process, files: Files) -> (Container, Vec<u8>) {
     let configuration = configuration();
     let subject = Subject {
+        outside: &[],
         root: process.pid(),
         name: "a",
         engine: Engine::Podman,

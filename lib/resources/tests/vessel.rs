@@ -167,6 +167,7 @@ fn container(root: Pid) -> Container {
 
 fn subject(root: Pid, name: &str, with_image: bool) -> Subject<'_> {
     Subject {
+        outside: &[],
         root,
         name,
         engine: Engine::Native,
@@ -340,7 +341,7 @@ fn a_failed_restore_leaves_nothing() {
     // In the middle of it: the record asks for a mount that cannot be.
     let mut container = process_1();
     let found =
-        resources::namespaces::mount::dump(std::process::id() as Pid, None, Files::default())
+        resources::namespaces::mount::dump(std::process::id() as Pid, None, Files::default(), &[])
             .unwrap();
     let mut mounts: Mounts = found.mounts;
     let mut bad = mounts.mounts[0].clone();

@@ -91,6 +91,8 @@ pub enum Origin {
     },
     /// An overlay that the container has made itself, of directories of its own.
     Overlay {},
+    /// Left behind (`checkpoint --mount`): who restores it says what takes its place (`restore --mount`).
+    Outside {},
     /// One more mount of a file system that an earlier one has brought.
     Again {
         /// The earlier mount.

@@ -61,22 +61,41 @@ pub struct Found {
 
 /// Takes the mounts of a process whose mount namespace is its own; what an engine has mounted for it is known by the
 /// engine's configuration.
-pub fn dump(root: Pid, configuration: Option<&Configuration>, files: Files) -> Result<Found> {
+/// `outside` are the places whose mounts stay behind.
+pub fn dump(
+    root: Pid,
+    configuration: Option<&Configuration>,
+    files: Files,
+    outside: &[PathBuf],
+) -> Result<Found> {
     let host = mountinfo::read_own()?;
+    let mounts = mountinfo::read(root)?;
+    let unknown = outside.iter().find(|place| {
+        **place == *Path::new("/") || !mounts.iter().any(|m| path(&m.mountpoint) == **place)
+    });
+    if let Some(place) = unknown {
+        return Err(Error::Refused(format!(
+            "--mount {}: the container has no mount there that could stay behind",
+            place.display()
+        )));
+    }
     let mut sorter = Sorter {
         host: &host,
         files,
+        outside,
         engine: engine::Mounts::new(configuration, &engine::read),
         brought: BTreeMap::new(),
         trees: 0,
     };
-    Ok(sort(root, mountinfo::read(root)?, &mut sorter))
+    Ok(sort(root, mounts, &mut sorter))
 }
 
 /// What mounts are seen against.
 struct Sorter<'a> {
     host: &'a [mountinfo::Mount],
     files: Files,
+    /// Places whose mounts stay behind.
+    outside: &'a [PathBuf],
     engine: engine::Mounts<'a>,
     /// Mounts that an [`Origin::Again`] may speak of, by device.
     brought: BTreeMap<String, Vec<(MountId, PathBuf)>>,
@@ -137,7 +156,7 @@ fn sort(root: Pid, container: Vec<mountinfo::Mount>, sorter: &mut Sorter) -> Fou
                 Err(what) => {
                     block(
                         what,
-                        "unmount it, or mount it on the host and bind it from there",
+                        "unmount it, mount it on the host and bind it from there, or leave it behind: checkpoint --mount",
                     );
                     continue;
                 }
@@ -283,6 +302,9 @@ impl Sorter<'_> {
         mount: &mut mountinfo::Mount,
         of_host: bool,
     ) -> std::result::Result<Origin, String> {
+        if self.outside.iter().any(|at| *at == path(&mount.mountpoint)) {
+            return Ok(Origin::Outside {});
+        }
         if of_host {
             return Ok(Origin::Host);
         }
@@ -412,6 +434,7 @@ mod tests {
         let mut sorter = Sorter {
             host: &host,
             files,
+            outside: &[],
             engine: engine::Mounts::new(configuration, &read),
             brought: BTreeMap::new(),
             trees: 0,

@@ -41,6 +41,8 @@ pub struct Options {
     pub pids: bool,
     /// `--rootfs`: the directory that becomes its root.
     pub rootfs: Option<PathBuf>,
+    /// `--mount`: where the container had mounts, and what of this host takes their place.
+    pub places: Vec<(PathBuf, PathBuf)>,
     /// What becomes of its TCP connections with the outside.
     pub connections: Connections,
     /// What its clocks are to show, in a time namespace of its own; none: the host's.

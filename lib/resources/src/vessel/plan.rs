@@ -5,7 +5,7 @@ use super::kept::{self, Kept};
 use super::native::{Network, Options};
 use crate::namespaces::mount::{Base, MERGED, UPPER, WORK};
 use crate::namespaces::time::Clocks;
-use crate::{Error, Result};
+use crate::{Blocker, Error, Result};
 use image::container::Container;
 use image::ids::{MountId, Pid};
 use image::namespaces::ipc::Ipc;
@@ -103,11 +103,17 @@ pub(super) fn plan(
     let mounts = match &namespaces.mount {
         Namespace::Own(record) => {
             let mut record = record.clone();
+            replace(&mut record, &options.places)?;
             kept.take(&mut record, directory)?;
             if namespaces.pid.own().is_none() && new_proc {
                 record.mounts.push(new("/proc", "proc", Origin::Fresh, &[]));
             }
             Some(record)
+        }
+        Namespace::Host if !options.places.is_empty() => {
+            return Err(Error::Refused(
+                "--mount: the container has no mounts of its own, but those of its host".into(),
+            ));
         }
         Namespace::Host if base != Base::Host => Some(standard()),
         Namespace::Host if new_proc => Some(Mounts {
@@ -149,6 +155,54 @@ pub(super) fn plan(
         link,
         clocks: options.clocks,
     })
+}
+
+/// What of this host takes the place of mounts that the user names; nothing that stayed behind may be left.
+fn replace(record: &mut Mounts, places: &[(PathBuf, PathBuf)]) -> Result<()> {
+    for (old, new) in places {
+        let mounts = record.mounts.iter_mut().rev();
+        let mut there = mounts.filter(|m| m.mountpoint.as_path() == old && old.parent().is_some());
+        let Some(mount) = there.next() else {
+            return Err(Error::Refused(format!(
+                "--mount {}={}: the container had nothing mounted there",
+                old.display(),
+                new.display()
+            )));
+        };
+        if matches!(
+            mount.origin,
+            Origin::Tmpfs { .. } | Origin::Volume { .. } | Origin::Root
+        ) {
+            return Err(Error::Refused(format!(
+                "--mount {}={}: what the container had there is in the image; leave it behind with checkpoint --mount",
+                old.display(),
+                new.display()
+            )));
+        }
+        mount.origin = Origin::Bind {
+            path: new.as_path().into(),
+        };
+        // It is another file system, with a group of its own.
+        (mount.peers, mount.master) = (None, None);
+    }
+    let behind = record
+        .mounts
+        .iter()
+        .filter(|m| m.origin == (Origin::Outside {}));
+    let behind = behind.map(|mount| Blocker {
+        pid: 0,
+        place: format!("mount at {}", mount.mountpoint),
+        what: format!("a {} file system that stayed behind", mount.fstype),
+        remedy: format!(
+            "name what takes its place: --mount {}=PATH",
+            mount.mountpoint
+        ),
+    });
+    let behind: Vec<Blocker> = behind.collect();
+    match behind.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Blocked(behind)),
+    }
 }
 
 fn link(container: &Container, options: &Options) -> Result<Link> {

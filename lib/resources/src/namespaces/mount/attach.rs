@@ -256,7 +256,7 @@ fn make_one(
             kernel::mount::make("overlay", &one.source.0, &options, point.0.as_fd())?;
             Ok(true)
         }
-        Origin::Volume { .. } | Origin::Written { .. } => {
+        Origin::Outside {} | Origin::Volume { .. } | Origin::Written { .. } => {
             Err(refused(one, "it has no place in the container's directory"))
         }
         Origin::Again { mount } => again(top, one, *mount, record),
@@ -330,8 +330,9 @@ fn attach(top: &Top, one: &Mount, source: Source) -> Result<bool> {
             let is_dir = std::fs::metadata(from).map(|m| m.is_dir()).map_err(|e| {
                 Error::Refused(format!(
                     "the container has {} of the host mounted at {}, and here it cannot be used: {e}; \
-                     make it available",
+                     make it available, or name what takes its place: --mount {}=PATH",
                     from.display(),
+                    place.display(),
                     place.display()
                 ))
             })?;
