@@ -36,6 +36,7 @@ pub fn dump(pid: Pid, root: Pid, first: u32) -> Result<Found> {
     let of_container = mountinfo::read(root)?;
     let mut sorter = Sorter {
         host: &of_container,
+        outside: &[],
         files: Files::default(),
         engine: engine::Mounts::new(None, &engine::read),
         brought: BTreeMap::new(),
