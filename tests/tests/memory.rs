@@ -98,3 +98,70 @@ fn workers_share_again_in_a_container_of_podmans() {
     in_common(before, share(&again.program()));
     is_whole(&directory, 0);
 }
+
+/// Huge pages that the host has set aside; as many as before afterwards.
+struct Reserved(String);
+
+const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
+
+impl Reserved {
+    fn pages(count: u32) -> Self {
+        let before = std::fs::read_to_string(HUGE_PAGES).expect("huge pages");
+        std::fs::write(HUGE_PAGES, count.to_string()).expect("set huge pages aside");
+        let now = std::fs::read_to_string(HUGE_PAGES).expect("huge pages");
+        assert_eq!(
+            now.trim(),
+            count.to_string(),
+            "the host has no memory for huge pages"
+        );
+        Reserved(before)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let _ = std::fs::write(HUGE_PAGES, self.0.trim());
+    }
+}
+
+#[test]
+fn huge_pages_of_hugetlbfs_come_back_private_and_shared() {
+    // Private ones of two processes, and shared ones, there and here.
+    let reserved = Reserved::pages(16);
+    let host = Host::new("alder");
+    let directory = host.path("hugetlb");
+    std::fs::create_dir(&directory).expect("make a directory");
+    let line = format!(
+        "/usr/bin/python3 {} {}",
+        programs().join("hugetlb.py").display(),
+        directory.display()
+    );
+    let mut program = Program::alone(&host, "hugetlb", &line);
+    until("the program", LONG, || {
+        directory.join("ready").exists().then_some(())
+    });
+    for way in [Way::File, Way::Bare, Way::Directory] {
+        program = Way::carry(way, &program, &host, "").0;
+    }
+    let file = host.path("archive").display().to_string();
+    host.sh(&format!(
+        "checkpoint --leave-running pid:{} > {file}",
+        program.pid
+    ))
+    .ok();
+    std::fs::write(directory.join("ask"), b"").expect("ask");
+    let said = until("the answer", LONG, || {
+        std::fs::read_to_string(directory.join("said")).ok()
+    });
+    assert_eq!(said, "y");
+    program.ends();
+    drop(reserved);
+    let refused = host
+        .sh(&format!("restore -n none --network none < {file}"))
+        .fails_with(4);
+    assert!(
+        refused.stderr.contains("nr_hugepages"),
+        "{}",
+        refused.stderr
+    );
+}

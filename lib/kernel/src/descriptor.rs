@@ -79,6 +79,13 @@ pub fn filesystem(fd: BorrowedFd) -> Result<i64> {
         .named(|| "fstatfs".into())
 }
 
+/// The size of a file system's blocks, in bytes; that of a page for hugetlbfs.
+pub fn block_size(fd: BorrowedFd) -> Result<u64> {
+    nix::sys::statfs::fstatfs(fd)
+        .map(|stat| stat.block_size() as u64)
+        .named(|| "fstatfs".into())
+}
+
 fn fcntl(fd: BorrowedFd, command: i32, argument: i64, name: &str) -> Result<i32> {
     // SAFETY: only commands that take a number come here.
     let result = unsafe { libc::fcntl(fd.as_raw_fd(), command, argument) };

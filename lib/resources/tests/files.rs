@@ -441,11 +441,23 @@ fn a_changed_root_is_changed_again() {
 fn what_cannot_be_taken_is_said_before() {
     let directory = tempfile::tempdir().unwrap();
     let code = "os.open('/dev/kmsg', 0); libc.syscall(425, 4, ctypes.create_string_buffer(256))\n\
-                libc.syscall(323, 1); os.open('/proc/self/ns/net', 0)";
+                libc.syscall(323, 1); os.open('/proc/self/ns/net', 0); libc.syscall(319, b'pages', 4)\n\
+                libc.syscall(300, 0, 0); libc.syscall(447, 0)\n\
+                event = ctypes.create_string_buffer(128); event[0:8] = b'\\1\\0\\0\\0\\x70\\0\\0\\0'\n\
+                libc.syscall(298, event, 0, -1, -1, 0)";
     let source = Contained::python(code, directory.path());
     let found = files::blockers(&[source.root], Connections::None).unwrap();
     let said: Vec<String> = found.iter().map(|b| b.to_string()).collect();
-    for word in ["/dev/kmsg", "io_uring", "userfaultfd", "a namespace"] {
+    for word in [
+        "/dev/kmsg",
+        "io_uring",
+        "userfaultfd",
+        "a namespace",
+        "in huge pages",
+        "fanotify",
+        "/secretmem",
+        "a performance counter",
+    ] {
         assert!(said.iter().any(|s| s.contains(word)), "{word}: {said:#?}");
     }
     assert!(matches!(take(&source), Err(resources::Error::Blocked(_))));

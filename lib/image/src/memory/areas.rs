@@ -132,6 +132,11 @@ impl<'de> Deserialize<'de> for Prot {
 /// First address that is not a program's, on x86-64 with five-level page tables.
 pub(super) const TOP: u64 = 1 << 56;
 
+/// Whether there may be pages of this size (Documentation/admin-guide/mm/hugetlbpage.rst).
+pub fn is_huge(page: u64) -> bool {
+    page.is_power_of_two() && page > PAGE && page < TOP
+}
+
 impl Area {
     /// Length in bytes.
     pub fn len(&self) -> u64 {
@@ -163,6 +168,13 @@ impl Area {
         let offset = match self.backing {
             Backing::Anonymous {} if self.shared => {
                 return wrong("is shared and names no memory object");
+            }
+            Backing::Hugetlb { page } => {
+                let whole = is_huge(page) && start % page == 0 && end % page == 0;
+                if self.shared || !whole {
+                    return wrong("is not one of whole huge pages of its own");
+                }
+                0
             }
             Backing::File { file, .. } if file as usize >= files => {
                 return wrong(&format!("maps file {file}, which is not in the list"));

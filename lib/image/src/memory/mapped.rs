@@ -11,6 +11,11 @@ use serde::{Deserialize, Serialize};
 pub enum Backing {
     /// Nothing but memory of its own.
     Anonymous {},
+    /// Memory of its own in pages of hugetlbfs (`MAP_HUGETLB`).
+    Hugetlb {
+        /// Size of a page, in bytes.
+        page: u64,
+    },
     /// A file that has a name; private areas hold what was changed in them.
     File {
         /// Its place in the list of files.

@@ -33,6 +33,11 @@ pub struct Shared {
 pub enum Object {
     /// `mmap` with `MAP_SHARED | MAP_ANONYMOUS`.
     Anonymous {},
+    /// The same with `MAP_HUGETLB`.
+    Hugetlb {
+        /// Size of a page, in bytes.
+        page: u64,
+    },
     /// `memfd_create(2)`.
     Memfd {
         /// Its name, without `memfd:`.

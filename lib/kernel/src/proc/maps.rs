@@ -27,6 +27,8 @@ pub struct Area {
     pub resident: u64,
     /// `AnonHugePages`, bytes; 0 when read from `maps`.
     pub huge: u64,
+    /// `KernelPageSize`, bytes; 0 when read from `maps`.
+    pub page: u64,
     /// `Swap`, bytes; 0 when read from `maps`.
     pub swapped: u64,
 }
@@ -120,6 +122,7 @@ fn field(line: &[u8], area: &mut Area) -> Option<()> {
     match name {
         "Rss" => area.resident = bytes()?,
         "AnonHugePages" => area.huge = bytes()?,
+        "KernelPageSize" => area.page = bytes()?,
         "Swap" => area.swapped = bytes()?,
         "VmFlags" => {
             let flags = value.split_whitespace();

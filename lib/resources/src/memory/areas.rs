@@ -5,7 +5,7 @@ use super::huge;
 use super::locks;
 use super::mapped::{self, Files, Mapped, Sight};
 use super::segments;
-use super::shared::Inodes;
+use super::shared::{self, Inodes};
 
 use crate::{Error, Result, Target};
 use image::ids::{Pid, SharedId};
@@ -75,7 +75,8 @@ pub(super) fn dump(
             };
             area.guards = map.guards(range.clone())?.into_iter().map(run).collect();
         }
-        let empty = shown.resident + shown.swapped == 0;
+        // Pages of hugetlbfs are counted apart.
+        let empty = shown.resident + shown.swapped == 0 && !shown.has("ht");
         if area.holds_pages() && !area.has(Advice::Droppable) && !empty {
             let own = map.own(range)?;
             area.resident = own.iter().map(|r| r.end - r.start).sum();
@@ -96,6 +97,7 @@ fn backing(
 ) -> Result<Backing> {
     Ok(match mapped {
         Mapped::Anonymous => Backing::Anonymous {},
+        Mapped::Hugetlb => Backing::Hugetlb { page: shown.page },
         Mapped::Vdso => Backing::Vdso {},
         Mapped::Vvar => Backing::Vvar {},
         Mapped::File(path, stat) => Backing::File {
@@ -158,7 +160,9 @@ fn key(area: &Area) -> Option<Key> {
     match area.backing {
         Backing::File { file, writable, .. } => Some(Key::File(file, writable && area.shared)),
         Backing::Shared { id, writable, .. } => Some(Key::Shared(id, writable && area.shared)),
-        Backing::Anonymous {} | Backing::Vdso {} | Backing::Vvar {} => None,
+        Backing::Anonymous {} | Backing::Hugetlb { .. } | Backing::Vdso {} | Backing::Vvar {} => {
+            None
+        }
     }
 }
 
@@ -225,6 +229,11 @@ fn done(inside: Pid, asked: Vec<(&Area, Call)>, results: &[i64]) -> Result<()> {
     for ((area, call), result) in asked.into_iter().zip(results) {
         if (-4095..0).contains(result) && !cosmetic(&call) {
             let (start, end) = (area.start, area.end);
+            if matches!(area.backing, Backing::Hugetlb { .. })
+                && *result == -i64::from(libc::ENOMEM)
+            {
+                return Err(shared::too_few());
+            }
             let what = format!("{} {start:#x}-{end:#x} in process {inside}", name(&call));
             return Err(kernel::Error::errno(what, -*result as i32).into());
         }
@@ -301,7 +310,7 @@ const MAP_DROPPABLE: i32 = 0x08;
 fn map_call(area: &Area, fd: Option<RawFd>) -> Option<Call> {
     let offset = match area.backing {
         Backing::Vdso {} | Backing::Vvar {} => return None,
-        Backing::Anonymous {} => 0,
+        Backing::Anonymous {} | Backing::Hugetlb { .. } => 0,
         Backing::File { offset, .. } | Backing::Shared { offset, .. } => offset,
     };
     let mut flags = libc::MAP_FIXED_NOREPLACE;
@@ -312,6 +321,9 @@ fn map_call(area: &Area, fd: Option<RawFd>) -> Option<Call> {
     };
     if fd.is_none() {
         flags |= libc::MAP_ANONYMOUS;
+    }
+    if let Backing::Hugetlb { page } = area.backing {
+        flags |= shared::huge_flags(page);
     }
     for (advice, flag) in [
         (Advice::GrowsDown, libc::MAP_GROWSDOWN),

@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 pub(super) enum Mapped {
     /// Memory of its own.
     Anonymous,
+    /// Memory of its own in pages of hugetlbfs.
+    Hugetlb,
     /// The kernel's code for programs.
     Vdso,
     /// The kernel's clock pages.
@@ -114,9 +116,14 @@ pub(super) fn named(
         return Ok(Ok(Mapped::Vdso));
     } else if name.starts_with("[vvar") {
         return Ok(Ok(Mapped::Vvar));
+    } else if area.has("ht") && name == "/anon_hugepage (deleted)" {
+        return Ok(Ok(match area.shared {
+            true => Mapped::Inode,
+            false => Mapped::Hugetlb,
+        }));
     } else if area.has("ht") {
-        let remedy = "run the program without huge pages of hugetlbfs; transparent ones travel";
-        return blocked("memory of hugetlbfs".into(), remedy);
+        let remedy = "run the program without files of hugetlbfs; MAP_ANONYMOUS and transparent huge pages travel";
+        return blocked(format!("a file of hugetlbfs, {name}"), remedy);
     } else if ["um", "uw", "ui"].iter().any(|flag| area.has(flag)) {
         return blocked("memory under a userfaultfd".into(), THERE);
     } else if area.has("ss") {

@@ -5,7 +5,9 @@ use super::Layout;
 use super::huge::{self, Price, Shadow};
 use crate::{Error, Result};
 use image::format::{Pages, Range, Space as Owner};
+use image::memory::shared::Object;
 use image::memory::{Run, Shared, Space};
+use kernel::own::Area as Mapping;
 use kernel::{Pid, descriptor, vm};
 use std::collections::{HashMap, hash_map::Entry};
 use std::io::{Read, Write};
@@ -252,6 +254,16 @@ pub fn object(
     from: &mut dyn Read,
 ) -> Result<()> {
     let ranges = checked(ranges, |run| object.check_run(run))?;
+    // Nothing is written to hugetlbfs but by a mapping.
+    let mapped = match object.object {
+        Object::Hugetlb { .. } => Some(Mapping::map(
+            object.size as usize,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            Some((fd, 0)),
+        )?),
+        _ => None,
+    };
     let mut bytes = Vec::with_capacity(CHUNK);
     for ranges in pieces(&ranges) {
         bytes.resize(length(&ranges), 0);
@@ -264,11 +276,13 @@ pub fn object(
                 .size
                 .saturating_sub(range.start)
                 .min(now.len() as u64);
-            descriptor::write_at(
-                fd,
-                range.start,
-                now.get(..there as usize).unwrap_or_default(),
-            )?;
+            let now = now.get(..there as usize).unwrap_or_default();
+            match &mapped {
+                // It has no holes that could be seen: what is zero is one.
+                Some(_) if now.iter().all(|byte| *byte == 0) => (),
+                Some(mapped) => mapped.write(range.start as usize, now)?,
+                None => descriptor::write_at(fd, range.start, now)?,
+            }
             rest = behind;
         }
     }

@@ -2,9 +2,11 @@
 //! that nobody has a descriptor of any more. What has a descriptor travels with the files.
 
 use super::segments::{self, Segments};
+use crate::Blocker;
 use crate::{Error, Result, Target};
 use image::format::{Pages, Range, Space};
 use image::ids::SharedId;
+use image::memory::areas::is_huge;
 use image::memory::shared::{Object, Objects, Shared};
 use image::path::Name;
 use kernel::descriptor::{self, Stat};
@@ -115,6 +117,10 @@ fn object(fd: BorrowedFd, stat: &Stat) -> Result<Object> {
     Ok(match name {
         // mm/shmem.c, shmem_zero_setup.
         b"/dev/zero" => Object::Anonymous {},
+        // fs/hugetlbfs/inode.c, hugetlb_file_setup.
+        b"/anon_hugepage" => Object::Hugetlb {
+            page: descriptor::block_size(fd)?,
+        },
         _ => match name.strip_prefix(b"/memfd:") {
             Some(name) => Object::Memfd {
                 name: Name(name.to_vec()),
@@ -168,7 +174,8 @@ pub fn restore(objects: &Objects, target: &mut Target) -> Result<()> {
             )));
         }
         let fd = match &shared.object {
-            Object::Anonymous {} => anonymous(shared)?,
+            Object::Anonymous {} => anonymous(shared, libc::MAP_NORESERVE)?,
+            Object::Hugetlb { page } => hugetlb(shared, *page)?,
             Object::Memfd {
                 name,
                 mode,
@@ -223,7 +230,35 @@ fn own(fd: &OwnedFd, size: u64, mode: u32, uid: u32, gid: u32) -> Result<()> {
     Ok(descriptor::chmod(fd.as_fd(), mode)?)
 }
 
-fn anonymous(shared: &Shared) -> Result<OwnedFd> {
+/// `MAP_HUGETLB` with a size of pages (mmap(2)).
+pub(super) fn huge_flags(page: u64) -> i32 {
+    libc::MAP_HUGETLB | (page.trailing_zeros() << libc::MAP_HUGE_SHIFT) as i32
+}
+
+/// What is said where hugetlbfs has no pages left.
+pub(super) fn too_few() -> Error {
+    Error::Blocked(vec![Blocker {
+        pid: 0,
+        place: "this host".into(),
+        what: "there are not enough free huge pages of hugetlbfs".into(),
+        remedy: "write more to /proc/sys/vm/nr_hugepages".into(),
+    }])
+}
+
+fn hugetlb(shared: &Shared, page: u64) -> Result<OwnedFd> {
+    if !is_huge(page) || !shared.size.is_multiple_of(page) {
+        return Err(Error::Refused(format!(
+            "memory object {} is not one of whole huge pages",
+            shared.id.0
+        )));
+    }
+    anonymous(shared, huge_flags(page)).map_err(|error| match error {
+        Error::Kernel(error) if error.raw() == Some(libc::ENOMEM) => too_few(),
+        error => error,
+    })
+}
+
+fn anonymous(shared: &Shared, flags: i32) -> Result<OwnedFd> {
     let span = shared
         .span()
         .filter(|span| *span > 0)
@@ -231,7 +266,7 @@ fn anonymous(shared: &Shared) -> Result<OwnedFd> {
     let area = Area::map(
         span as usize,
         libc::PROT_READ | libc::PROT_WRITE,
-        libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        libc::MAP_SHARED | libc::MAP_ANONYMOUS | flags,
         None,
     )?;
     let (start, end) = (area.address(), area.address() + span);
