@@ -168,3 +168,57 @@ fn a_chain_without_a_name_is_refused_by_name() {
     assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
     program.runs_free();
 }
+
+#[test]
+fn links_that_end_in_a_descriptor_survive_three_generations() {
+    let host = Host::new("alder");
+    let traces = Traces::of(&host);
+    let line = format!(
+        "/usr/bin/python3 {}",
+        ferry_tests::programs().join("tunnel.py").display()
+    );
+    let mut program = Program::alone(&host, "tunnel", &line);
+    program.says("letter 3.");
+    program
+        .network("ip tuntap add dev stays mode tap user 1000 group 100; ip addr add 10.8.0.1/24 dev stays")
+        .ok();
+    let shown = "ip -d -o link show | sed 's/state [A-Z]*//; s/<[^>]*>//'; ip -4 -o addr show; ip -4 route; ip tuntap";
+    let before = program.network(shown).ok();
+    assert!(
+        before.contains("10.6.0.0/16") && before.contains("persist"),
+        "{before}"
+    );
+    for way in [Way::Bare, Way::Pipe, Way::Directory] {
+        program = Way::carry(way, &program, &host, "").0;
+        let after = program.network(shown).ok();
+        assert_eq!(before, after);
+        let heard = std::fs::read_to_string(&program.output).unwrap_or_default();
+        let next = heard.lines().count() + 3;
+        until("letters to go on", LONG, || {
+            let heard = std::fs::read_to_string(&program.output).unwrap_or_default();
+            (heard.lines().count() > next).then_some(())
+        });
+    }
+    host.kill(program.pid);
+    program.ends();
+    traces.assert_none_left(&host);
+}
+
+#[test]
+fn a_tunnel_in_the_hosts_own_network_is_refused_by_name() {
+    let host = Host::new("alder");
+    let line = "/usr/bin/python3 -c 'import os,time; f=os.open(\"/dev/net/tun\",2); print(\"ready\",flush=True); time.sleep(1000)'";
+    let program = Program::shared(&host, "tunnel", line);
+    program.says("ready");
+    let outcome = host
+        .sh(&format!("checkpoint pid:{} > /dev/null", program.pid))
+        .fails_with(4);
+    assert!(
+        outcome
+            .stderr
+            .contains("/dev/net/tun, in the host's network"),
+        "{}",
+        outcome.stderr
+    );
+    program.runs_free();
+}

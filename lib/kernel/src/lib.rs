@@ -40,6 +40,7 @@ pub mod sock_diag;
 pub mod socket;
 pub mod sysv;
 pub mod tty;
+pub mod tun;
 pub mod userfault;
 pub mod vm;
 pub mod within;

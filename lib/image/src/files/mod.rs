@@ -24,6 +24,7 @@ pub mod signalfd;
 pub mod table;
 pub mod timerfd;
 pub mod tty;
+pub mod tun;
 
 /// Everything open in the container.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -96,6 +97,8 @@ pub enum File {
     Opath(opath::Opath),
     /// A device node.
     Device(device::Device),
+    /// `/dev/net/tun`.
+    Tun(tun::Tun),
     /// An end of a pipe.
     Pipe(pipe::End),
     /// A fifo (named pipe).

@@ -96,6 +96,8 @@ pub enum LinkKind {
         /// The other end, by index.
         peer: u32,
     },
+    /// It ends in a descriptor, or in none for now (`/dev/net/tun`).
+    Tun,
     /// A bridge.
     Bridge,
     /// A link that swallows everything.

@@ -244,6 +244,14 @@ pub fn settle(netlink: &mut Netlink, link: &Link, index: u32) -> Result<()> {
     let what = format!("set up the link {}", link.name);
     let mut body = header(index, link.flags & (BY_HAND | UP), BY_HAND | UP);
     body.extend(attribute(GROUP, &link.group.to_ne_bytes()));
+    if link.kind == "tun" {
+        // It was made without being told.
+        body.extend(attribute(MTU, &link.mtu.to_ne_bytes()));
+        body.extend(attribute(QUEUE_LENGTH, &link.queue_length.to_ne_bytes()));
+        if !link.mac.is_empty() {
+            body.extend(attribute(ADDRESS, &link.mac));
+        }
+    }
     if let Some(alias) = &link.alias {
         body.extend(text(ALIAS, alias));
     }

@@ -7,7 +7,7 @@ use super::{Blob, contents};
 use super::{
     deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd, mqueue, opath,
 };
-use super::{pidfd, pipe, procfile, regular, signalfd, timerfd, tty};
+use super::{pidfd, pipe, procfile, regular, signalfd, timerfd, tty, tun};
 use crate::{Blocker, Error, Result, Source, sockets};
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
 use image::ids::{BlobId, FileId, PipeId, SharedId};
@@ -187,6 +187,7 @@ impl<'a> Collector<'a> {
             Kind::Directory => File::Directory(directory::dump(&file, self)?),
             Kind::Opath => File::Opath(opath::dump(&file, self)?),
             Kind::Device => File::Device(device::dump(&file, self)?),
+            Kind::Tun => File::Tun(tun::dump(&file, self)?),
             Kind::Pipe => File::Pipe(pipe::dump(&file, self)?),
             Kind::Fifo => File::Fifo(fifo::dump(&file, self)?),
             Kind::Eventfd => File::Eventfd(eventfd::dump(&file)?),

@@ -3,6 +3,7 @@
 use super::borrowed::Seen;
 use super::inotify;
 use super::surroundings::Surroundings;
+use super::tun;
 use image::files::external::Stream;
 use kernel::descriptor::{
     O_ACCMODE, O_PATH, O_WRONLY, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFREG, S_IFSOCK,
@@ -16,6 +17,7 @@ pub(crate) enum Kind {
     Directory,
     Opath,
     Device,
+    Tun,
     Pipe,
     Fifo,
     Eventfd,
@@ -268,6 +270,9 @@ fn device(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obsta
     let writes_only = file.flags() & O_ACCMODE == O_WRONLY;
     if STATELESS.contains(&node) || (node == KMSG && writes_only) {
         return Ok(Kind::Device);
+    }
+    if node == tun::NODE {
+        return tun::judge(file, shown).map(|()| Kind::Tun);
     }
     if is_terminal(node) {
         return around

@@ -28,6 +28,7 @@ mod surroundings;
 pub(crate) mod table;
 mod timerfd;
 mod tty;
+mod tun;
 mod view;
 
 pub use collect::Collector;

@@ -3,7 +3,9 @@
 use super::external::Stdio;
 use super::tty::Terminals;
 use super::{contents, deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd};
-use super::{fs, mqueue, opath, ours, pidfd, pipe, procfile, regular, signalfd, table, timerfd};
+use super::{
+    fs, mqueue, opath, ours, pidfd, pipe, procfile, regular, signalfd, table, timerfd, tun,
+};
 use crate::{Error, Result, Target, locks, sockets};
 use image::files::contents::{Contents, Extent, Store};
 use image::files::fifo::Fifo;
@@ -199,6 +201,7 @@ impl Maker<'_> {
             File::Directory(directory) => directory::restore(directory, flags, root),
             File::Opath(place) => opath::restore(place, flags, root),
             File::Device(device) => device::restore(device, flags, root),
+            File::Tun(tun) => tun::restore(tun, flags, root, target.root_pid),
             File::Pipe(end) => self.pipe(end.pipe, flags),
             File::Fifo(fifo) => self.fifo(fifo, flags, root),
             File::Eventfd(eventfd) => eventfd::restore(eventfd),

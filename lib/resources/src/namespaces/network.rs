@@ -151,6 +151,7 @@ fn kind(link: &links::Link) -> Option<LinkKind> {
         ("veth", _) => Some(LinkKind::Veth),
         ("macvlan", Some(lower)) if !link.lower_elsewhere => Some(LinkKind::Macvlan { lower }),
         ("macvlan", _) => Some(LinkKind::Veth),
+        ("tun", _) => Some(LinkKind::Tun),
         ("bridge", _) => Some(LinkKind::Bridge),
         ("dummy", _) => Some(LinkKind::Dummy),
         _ => None,

@@ -8,8 +8,9 @@ use kernel::network::conntrack;
 use kernel::network::links::{self, UP};
 use kernel::network::tables::{self, Table};
 use kernel::nftables::ruleset;
-use kernel::{Namespace, Pid, within};
+use kernel::{Namespace, Pid, tun, within};
 use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
 
 /// Whether the links that lead outside have the addresses they had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +117,7 @@ fn make(netlink: &mut Netlink, network: &Network) -> Result<HashMap<u32, u32>> {
             LinkKind::Bridge | LinkKind::Dummy => {
                 anywhere(&wanted, |link| links::make(netlink, link, None))?
             }
+            LinkKind::Tun => anywhere(&wanted, make_tun)?,
             LinkKind::Macvlan { lower } => {
                 let below = now.get(&lower).copied().ok_or_else(|| {
                     refused(format!(
@@ -150,6 +152,20 @@ fn make(netlink: &mut Netlink, network: &Network) -> Result<HashMap<u32, u32>> {
         now = find(netlink, records)?;
     }
     Ok(now)
+}
+
+/// Makes a link that stays until a descriptor is attached to it, if it had any, and longer if it did.
+fn make_tun(link: &links::Link) -> kernel::Result<()> {
+    let node = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .map_err(|e| kernel::Error::io("open /dev/net/tun", &e))?;
+    let (user, group, flags) = tun::settings(&link.settings);
+    let fd = node.as_fd();
+    tun::attach(fd, &link.name, flags, link.index)?;
+    tun::owned_by(fd, user, group)?;
+    tun::persist(fd, true)
 }
 
 /// The index that each of these has now, by name.
@@ -195,6 +211,7 @@ fn plain(link: &Link) -> Result<links::Link> {
         LinkKind::Loopback => "",
         LinkKind::Veth | LinkKind::Pair { .. } => "veth",
         LinkKind::Bridge => "bridge",
+        LinkKind::Tun => "tun",
         LinkKind::Dummy => "dummy",
         LinkKind::Macvlan { .. } => "macvlan",
     };
