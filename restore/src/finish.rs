@@ -5,12 +5,14 @@ use crate::pour::Pour;
 use image::ids::Pid;
 use image::namespaces::nested::Nested;
 use image::process::Process;
+use image::threads::Thread;
 use image::tree::State;
 use kernel::ptrace::Stopped;
 use resources::namespaces::nested;
 use resources::{
     Error, Result, Target, cgroups, credentials, ipc, limits, memory, signals, threads, timers,
 };
+use std::collections::{HashMap, HashSet};
 
 /// Signals that stop and cannot be caught (signal(7)).
 const SIGSTOP: i32 = 19;
@@ -90,26 +92,43 @@ fn each_thread<T>(
     Ok(results)
 }
 
+/// Waits that were interrupted begin again, in stubs, which several processes may share; gives the threads that the kernel
+/// will go on with.
+fn wait_again(pour: &mut Pour) -> Result<HashSet<Pid>> {
+    let mut remembered = HashSet::new();
+    for process in pour.processes.values() {
+        let again = each_thread(&mut pour.target, process, threads::wait_again)?;
+        let threads = process.threads.iter().zip(again);
+        remembered.extend(
+            threads
+                .filter(|(_, again)| *again)
+                .map(|(thread, _)| thread.tid),
+        );
+    }
+    Ok(remembered)
+}
+
 /// The last of the stubs, then registers: tasks that would run on as they were, and do not yet.
 pub fn standing(pour: &mut Pour) -> Result<Vec<Stopped>> {
+    let remembered = wait_again(pour)?;
     let mut ready = Vec::new();
     for (pid, tasks) in std::mem::take(&mut pour.target.processes) {
         let process = pour.processes.get(&pid).ok_or_else(|| gone(pid))?;
-        let record = |tid: Pid| {
-            process
-                .threads
-                .iter()
-                .find(|t| t.tid == tid)
-                .ok_or_else(|| gone(tid))
-        };
+        let records: HashMap<Pid, &Thread> = process.threads.iter().map(|t| (t.tid, t)).collect();
+        let record = |tid: Pid| records.get(&tid).copied().ok_or_else(|| gone(tid));
         // Once for each memory: nobody makes calls any more.
         let leader = match process.memory {
             Some(_) => tasks.leader.remove()?,
             None => tasks.leader.into_task()?,
         };
-        ready.push(threads::release(leader, record(pid)?)?);
+        let mut release = |task, tid| -> Result<()> {
+            let remembered = remembered.contains(&tid);
+            ready.push(threads::release(task, record(tid)?, remembered)?);
+            Ok(())
+        };
+        release(leader, pid)?;
         for (tid, stub) in tasks.threads {
-            ready.push(threads::release(stub.into_task()?, record(tid)?)?);
+            release(stub.into_task()?, tid)?;
         }
         // Only now: a stub would take the signal for its own.
         if stopped(pour, pid) {

@@ -39,8 +39,20 @@ pub struct Thread {
     pub dispatch: Option<Dispatch>,
     /// What it has forbidden itself or its processor to do.
     pub controls: Controls,
+    /// The wait it was in, where the kernel remembers more of it than registers show (`restart_syscall(2)`).
+    pub wait: Option<Wait>,
     /// Its credentials; absent where they are those of the process (that is, of its leader).
     pub credentials: Option<Credentials>,
+}
+
+/// A wait that the freeze interrupted: `nanosleep`, `clock_nanosleep`, `poll` or `futex`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wait {
+    /// Number of the call; registers may hold that of `restart_syscall` instead.
+    pub call: u32,
+    /// What remained of its time in nanoseconds; absent where it waits for a point in time, for ever, or nobody could tell.
+    pub remaining: Option<u64>,
 }
 
 /// `struct user_regs_struct` of x86-64 (arch/x86/include/asm/user_64.h).

@@ -49,6 +49,8 @@ pub struct SourceThread {
     pub tid: kernel::Pid,
     /// In the container's.
     pub inside: Pid,
+    /// The wait that the stop interrupted, where the kernel remembers it.
+    pub wait: Option<image::threads::Wait>,
     /// The thread itself: registers by `guest.task()`, remote calls by `guest.call()` where nothing else serves.
     pub guest: Guest,
 }

@@ -7,7 +7,7 @@ mod controls;
 mod registers;
 mod scheduling;
 
-pub use registers::{missing, release};
+pub use registers::{missing, release, wait_again};
 
 use crate::tree::{Born, Numbers, Patience};
 use crate::{Blocker, Error, Result, SourceProcess, SourceThread, TargetProcess, credentials};
@@ -147,6 +147,7 @@ fn dump_one(
             len: dispatch.len,
         }),
         controls: controls::dump(pid, thread)?,
+        wait: thread.wait,
         credentials,
     })
 }

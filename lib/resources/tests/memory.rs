@@ -148,6 +148,7 @@ fn take(own: &mut Own) -> Taken {
         proc: Proc::process(pid),
         pidfd: PidFd::open(pid).unwrap(),
         threads: vec![SourceThread {
+            wait: None,
             tid: pid,
             inside: pid,
             guest,

@@ -115,7 +115,7 @@ fn a_sleep_goes_on_with_the_time_that_remained() {
     threads::restore(&mut target.leader, &taken[0]).unwrap();
     kernel::vm::write(second.pid(), at, &remains).unwrap();
     let stopped = target.leader.remove().unwrap();
-    let stopped = threads::release(stopped, &taken[0]).unwrap();
+    let stopped = threads::release(stopped, &taken[0], false).unwrap();
     let set = stopped.registers().unwrap();
     assert_eq!(set.fs_base, registers.fs_base);
     let begin = Instant::now();
@@ -141,7 +141,7 @@ fn vector_registers_and_mask_come_back_bit_by_bit() {
     record.mask = 0x8000_0001 | 1 << 40;
     let second = Sleeper::new("1000");
     let target = second.target();
-    let stopped = threads::release(target.leader.remove().unwrap(), &record).unwrap();
+    let stopped = threads::release(target.leader.remove().unwrap(), &record, false).unwrap();
     let found = kernel::arch::xstate::read(&stopped).unwrap();
     assert_eq!(found.legacy, record.extended.legacy.0);
     let components: Vec<_> = record

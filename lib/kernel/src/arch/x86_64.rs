@@ -148,6 +148,82 @@ fn restarts_after_eintr(nr: i64) -> bool {
     .contains(&nr)
 }
 
+/// Whether the kernel goes on with the interrupted call from what it remembers in the task.
+pub fn restarts_by_itself(registers: &Registers) -> bool {
+    interrupted_call(registers).is_some() && result(registers) == RESTART_BLOCK
+}
+
+/// Whether a stop ended the call the task was in with `EINTR`, though a stop must not be seen to do that.
+pub fn ended_by_stop(registers: &Registers) -> bool {
+    let nr = interrupted_call(registers);
+    result(registers) == -i64::from(libc::EINTR) && nr.is_some_and(restarts_after_eintr)
+}
+
+/// The calls that the kernel can go on with from what it remembers, by `restart_syscall(2)`.
+const REMEMBERED: [i64; 4] = [
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_poll,
+    libc::SYS_futex,
+];
+
+/// The call a task is in, where `restart_syscall(2)` has taken the place of its number: arguments are as they were, and
+/// `code` before the `syscall` instruction moves the number to `eax`, or is that of `syscall(3)`.
+pub fn remembered_call(registers: &Registers, code: &[u8]) -> Option<i64> {
+    let nr = interrupted_call(registers)?;
+    if nr != libc::SYS_restart_syscall {
+        return REMEMBERED.contains(&nr).then_some(nr);
+    }
+    let number = |window: &[u8]| match *window {
+        [0xb8, a, b, c, d] => Some(i64::from(i32::from_le_bytes([a, b, c, d]))),
+        _ => None,
+    };
+    let found = code.windows(5).rev().find_map(|window| {
+        let nr = number(window)?;
+        REMEMBERED.contains(&nr).then_some(nr)
+    });
+    let [first, second, ..] = call_arguments(registers);
+    let command = second & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME) as u64;
+    let waits = [libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET].map(|op| op as u64);
+    Some(match found {
+        Some(nr) => nr,
+        None if first < 4096 => libc::SYS_clock_nanosleep,
+        None if waits.contains(&command) => libc::SYS_futex,
+        None => libc::SYS_nanosleep,
+    })
+}
+
+/// Whether code that goes on behind a system call is that of a function which only looks at the result and returns, so
+/// that nobody misses what was in the registers of the arguments: `ret`, or as the C libraries and Go do it, a comparison
+/// with the greatest error number and a jump.
+pub fn only_returns(code: &[u8]) -> bool {
+    // mov %rax,…: kept for later.
+    let code = match code {
+        [0x48, 0x89, _, rest @ ..] => rest,
+        code => code,
+    };
+    match code {
+        [0xc3, ..] | [0x48, 0x3d, 1, 0xf0, 0xff, 0xff, 0x73, 1, 0xc3, ..] => true,
+        [0x48, 0x3d, 0 | 1, 0xf0, 0xff, 0xff, rest @ ..] => {
+            matches!(rest, [0x76 | 0x77, ..] | [0x0f, 0x86 | 0x87, ..])
+        }
+        _ => false,
+    }
+}
+
+/// Sets argument `n` of a call, counted from 0.
+pub fn set_call_argument(registers: &mut Registers, n: usize, value: u64) {
+    let place = match n {
+        0 => &mut registers.rdi,
+        1 => &mut registers.rsi,
+        2 => &mut registers.rdx,
+        3 => &mut registers.r10,
+        4 => &mut registers.r8,
+        _ => &mut registers.r9,
+    };
+    *place = value;
+}
+
 /// For the same process: the kernel still has its restart block, so `restart_syscall` goes on where the call was, with
 /// the time that remained. After a call of ours has come between, the kernel no longer does this by itself.
 pub fn resume_call(registers: &mut Registers) {
@@ -315,6 +391,47 @@ mod tests {
             (registers.rip, registers.rax),
             (0x1000, libc::SYS_read as u64)
         );
+    }
+
+    #[test]
+    fn a_call_that_was_restarted_is_known_by_its_code_or_its_arguments() {
+        let mut poll = stopped(libc::SYS_restart_syscall, -516);
+        let code = [0x90, 0xb8, 7, 0, 0, 0];
+        assert_eq!(remembered_call(&poll, &code), Some(libc::SYS_poll));
+        poll.orig_rax = libc::SYS_futex as u64;
+        assert_eq!(remembered_call(&poll, &code), Some(libc::SYS_futex));
+        poll.orig_rax = libc::SYS_read as u64;
+        assert_eq!(remembered_call(&poll, &code), None);
+        let mut other = stopped(libc::SYS_restart_syscall, -516);
+        other.rdi = 1;
+        assert_eq!(
+            remembered_call(&other, &[]),
+            Some(libc::SYS_clock_nanosleep)
+        );
+        other.rdi = 0x10000;
+        other.rsi = libc::FUTEX_PRIVATE_FLAG as u64;
+        assert_eq!(remembered_call(&other, &[]), Some(libc::SYS_futex));
+        other.rsi = 0x20000;
+        assert_eq!(remembered_call(&other, &[]), Some(libc::SYS_nanosleep));
+    }
+
+    #[test]
+    fn only_functions_of_libraries_miss_no_argument() {
+        for code in [
+            &[0xc3][..],
+            &[0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0x77, 5],
+            &[0x48, 0x89, 0xc5, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0x77, 5],
+            &[0x48, 0x3d, 1, 0xf0, 0xff, 0xff, 0x76, 5],
+        ] {
+            assert!(only_returns(code), "{code:x?}");
+        }
+        for code in [
+            &[][..],
+            &[0x85, 0xc0, 0x78, 5],
+            &[0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0x90],
+        ] {
+            assert!(!only_returns(code), "{code:x?}");
+        }
     }
 
     #[test]

@@ -8,5 +8,6 @@ pub mod seccomp;
 pub mod setting;
 pub mod signal;
 pub mod vector;
+pub mod wait;
 
 pub use area::Area;

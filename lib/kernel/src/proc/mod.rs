@@ -15,6 +15,7 @@ pub mod netlink;
 pub mod raw;
 pub mod stat;
 pub mod status;
+pub mod timer_list;
 pub mod timers;
 
 /// The directory of one task.

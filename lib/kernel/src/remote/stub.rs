@@ -130,6 +130,42 @@ impl Stub {
         Ok((seen, Stub::adopt(stopped, self.base)?))
     }
 
+    /// Begins a call that waits, and interrupts it at once. Where the kernel remembers how to go on with it
+    /// (`restart_syscall(2)`), it says so, and does until the task makes another such call.
+    pub fn begin(&mut self, call: Call) -> Result<bool> {
+        let registers = self.prepared(call);
+        let mut task = self.take()?;
+        task.set_registers(&registers)?;
+        let mut running = task.to_syscall(0)?;
+        let mut entered = false;
+        loop {
+            running = match running.wait()? {
+                Event::Syscall(mut stopped) if !entered => {
+                    entered = true;
+                    if let Err(e) = stopped.interrupt() {
+                        // It would wait in earnest: no call is made (ptrace(2), a number of -1).
+                        let mut skipped = stopped.registers()?;
+                        skipped.orig_rax = u64::MAX;
+                        stopped.set_registers(&skipped)?;
+                        self.task = Some(stopped);
+                        return Err(e);
+                    }
+                    stopped.resume(0)?
+                }
+                Event::Stop(stopped) | Event::GroupStop(stopped, _) if entered => {
+                    let restarts = arch::restarts_by_itself(&stopped.registers()?);
+                    self.task = Some(stopped);
+                    return Ok(restarts);
+                }
+                Event::Signal(stopped, _) | Event::Stop(stopped) | Event::GroupStop(stopped, _) => {
+                    stopped.to_syscall(0)?
+                }
+                Event::Syscall(stopped) | Event::Traced(stopped, ..) => stopped.resume(0)?,
+                Event::Gone(_) => return Err(Error::Gone { pid: self.tid }),
+            };
+        }
+    }
+
     /// Makes a call after which the task is no more (`exit`): gives its wait status.
     pub fn last_call(mut self, call: Call) -> Result<i32> {
         let registers = self.prepared(call);

@@ -4,10 +4,14 @@ use crate::{Blocker, Error, Result};
 use image::threads::{Component, ExtendedState, Registers, Thread};
 use kernel::arch::{self, xstate};
 use kernel::ptrace::{Dispatch, Event, Stopped};
+use kernel::remote::{Call, Caller, Stub};
 
 /// `ERESTARTNOHAND`, `ERESTART_RESTARTBLOCK` (include/linux/errno.h).
 const NO_HANDLER: i64 = -514;
 const RESTART_BLOCK: i64 = -516;
+/// In nanoseconds.
+const SECOND: u64 = 1_000_000_000;
+const MILLISECOND: u64 = 1_000_000;
 /// Not in a call.
 const NO_CALL: u64 = u64::MAX;
 
@@ -89,7 +93,8 @@ pub fn missing(record: &Thread) -> Vec<Blocker> {
 /// The last step: extended state, mask and registers of a thread whose stub has been removed. What comes back is a
 /// thread that has executed nothing yet and can be let go of at any time: it then takes the signals that wait for it
 /// and goes on with its interrupted call as the kernel decides.
-pub fn release(mut task: Stopped, record: &Thread) -> Result<Stopped> {
+/// `remembered` is what [`wait_again`] said.
+pub fn release(mut task: Stopped, record: &Thread, remembered: bool) -> Result<Stopped> {
     let missing = missing(record);
     if !missing.is_empty() {
         return Err(Error::Blocked(missing));
@@ -112,7 +117,12 @@ pub fn release(mut task: Stopped, record: &Thread) -> Result<Stopped> {
     }
     task.set_signal_mask(record.mask)?;
     let mut registers = ours(&record.registers);
-    let restarts = restart(&mut registers);
+    if let Some(wait) = &record.wait
+        && arch::restarts_by_itself(&registers)
+    {
+        registers.orig_rax = wait.call.into();
+    }
+    let restarts = remembered || restart(&mut registers);
     task.set_registers(&registers)?;
     if restarts {
         through_signals(task, registers)
@@ -148,11 +158,11 @@ fn through_signals(mut task: Stopped, mut registers: arch::Registers) -> Result<
 }
 
 /// Prepares the registers of a thread that is no longer in the kernel: whether it still has a call to go on with, and
-/// how. A restart block is lost with the old thread; what it knew is where the kernel wrote it, or the call starts over.
+/// how. A restart block is lost with the old thread: the call starts over, unless it was begun by [`wait_again`].
 fn restart(registers: &mut arch::Registers) -> bool {
-    let Some(nr) = arch::interrupted_call(registers) else {
+    if arch::interrupted_call(registers).is_none() {
         return false;
-    };
+    }
     let (code, at) = (arch::result(registers), registers.rip);
     let mut tried = *registers;
     arch::restart_call(&mut tried);
@@ -160,26 +170,48 @@ fn restart(registers: &mut arch::Registers) -> bool {
         registers.orig_rax = NO_CALL;
         return false;
     }
-    if code == RESTART_BLOCK {
-        remaining_sleep(registers, nr);
-    }
     if code == RESTART_BLOCK || code == -i64::from(libc::EINTR) {
         registers.rax = NO_HANDLER as u64;
     }
     true
 }
 
-/// A relative sleep has told the program what remains of it, where the program wanted to know
-/// (kernel/time/hrtimer.c, `nanosleep_copyout`): that long it sleeps now.
-fn remaining_sleep(registers: &mut arch::Registers, nr: i64) {
-    let [_, second, _, fourth, ..] = arch::call_arguments(registers);
-    if nr == libc::SYS_nanosleep && second != 0 {
-        registers.rdi = second;
+/// While the stub is still there: begins the wait that was interrupted, with the time that remained of it, and interrupts
+/// it again, so that the kernel itself goes on with it, the thread's registers being what they were. `false` where there
+/// was none, or it has nothing to wait for any more: then the call starts over.
+pub fn wait_again(stub: &mut Stub, record: &Thread) -> Result<bool> {
+    let Some((wait, time)) = record.wait.and_then(|wait| Some((wait, wait.remaining?))) else {
+        return Ok(false);
+    };
+    if record.registers.rax as i64 != RESTART_BLOCK {
+        return Ok(false);
     }
-    let relative = second & libc::TIMER_ABSTIME as u64 == 0;
-    if nr == libc::SYS_clock_nanosleep && relative && fourth != 0 {
-        registers.rdx = fourth;
+    let timespec = [time / SECOND, time % SECOND].map(u64::to_ne_bytes);
+    let at = stub.put(timespec.as_flattened())?;
+    let call = again(record, wait.call.into(), time, at).ok_or_else(|| {
+        Error::Refused(format!(
+            "thread {} of the image goes on with call {}, which is not remembered",
+            record.tid, wait.call
+        ))
+    })?;
+    match stub.begin(call) {
+        // Not seized but traced from its own wish: it cannot be interrupted.
+        Err(e) if e.raw() == Some(libc::EIO) => Ok(false),
+        begun => Ok(begun?),
     }
+}
+
+/// `timespec` is the address of `time`, in nanoseconds.
+fn again(record: &Thread, nr: i64, time: u64, timespec: u64) -> Option<Call> {
+    let mut arguments = arch::call_arguments(&ours(&record.registers));
+    match nr {
+        libc::SYS_nanosleep => arguments[0] = timespec,
+        libc::SYS_clock_nanosleep => arguments[2] = timespec,
+        libc::SYS_poll => arguments[2] = time.div_ceil(MILLISECOND).min(i32::MAX as u64),
+        libc::SYS_futex => arguments[3] = timespec,
+        _ => return None,
+    }
+    Some(Call::new(nr, &arguments))
 }
 
 #[cfg(test)]
@@ -201,23 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_sleep_goes_on_with_what_remains() {
+    fn a_wait_goes_on_with_what_remains_and_else_with_its_arguments() {
         let mut sleep = in_call(libc::SYS_nanosleep, -516, [0x10, 0x20, 0, 0]);
         assert!(restart(&mut sleep));
         assert_eq!(
             (sleep.rdi, sleep.rax as i64, sleep.rip),
-            (0x20, -514, 0x1002)
+            (0x10, -514, 0x1002)
         );
-        let mut sleep = in_call(libc::SYS_clock_nanosleep, -516, [1, 0, 0x10, 0x20]);
-        assert!(restart(&mut sleep));
-        assert_eq!((sleep.rdi, sleep.rdx), (1, 0x20));
-    }
-
-    #[test]
-    fn a_sleep_that_tells_nobody_and_one_to_a_point_in_time_keep_their_arguments() {
-        let mut usleep = in_call(libc::SYS_nanosleep, -516, [0x10, 0, 0, 0]);
-        assert!(restart(&mut usleep));
-        assert_eq!(usleep.rdi, 0x10);
         let until = [1, libc::TIMER_ABSTIME as u64, 0x10, 0x20];
         let mut sleep = in_call(libc::SYS_clock_nanosleep, -514, until);
         assert!(restart(&mut sleep));

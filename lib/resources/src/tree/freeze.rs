@@ -2,6 +2,7 @@
 //! `checkpoint`, the container runs on.
 
 use super::Sharing;
+use super::waits::{self, Watch};
 use crate::{Blocker, Error, Result, Source, SourceProcess, SourceThread};
 use image::sockets::tcp::Connections;
 use kernel::arch;
@@ -90,12 +91,20 @@ fn vforked(tid: kernel::Pid) -> Option<kernel::Pid> {
     children.find(|child| kcmp::same_memory(tid, *child).unwrap_or(false))
 }
 
+/// A stopped thread, and what remained of the time it waited for.
+type Held = (Stopped, Option<image::threads::Wait>);
+
+/// How many waits are looked at: the list of all timers of the host takes its time. Further ones begin anew.
+const WATCHED: usize = 128;
+
 /// One attempt at stopping everything.
 #[derive(Default)]
 struct Pass {
-    held: HashMap<kernel::Pid, HashMap<kernel::Pid, Stopped>>,
+    held: HashMap<kernel::Pid, HashMap<kernel::Pid, Held>>,
     /// Those that did not stop at once, each with its process.
-    late: Vec<(kernel::Pid, Running)>,
+    late: Vec<(kernel::Pid, Running, Option<Watch>)>,
+    /// How many waits were looked at while they ended.
+    watched: usize,
     known: HashSet<kernel::Pid>,
     stopped: HashSet<kernel::Pid>,
 }
@@ -117,10 +126,15 @@ impl Pass {
                     if self.known.contains(&tid) {
                         continue;
                     }
+                    let watch = (self.watched < WATCHED)
+                        .then(|| Watch::begin(process.pid, tid))
+                        .flatten();
+                    self.watched += usize::from(watch.is_some());
                     if let Some(running) = seize(process.pid, tid)? {
                         self.known.insert(tid);
                         found = true;
-                        self.hold(process.pid, running, Instant::now() + AT_ONCE)?;
+                        let deadline = Instant::now() + AT_ONCE;
+                        self.hold(process.pid, running, watch, deadline)?;
                     }
                 }
             }
@@ -128,8 +142,8 @@ impl Pass {
                 return Ok(Some(family));
             }
             let deadline = Instant::now() + PATIENCE;
-            for (pid, running) in std::mem::take(&mut self.late) {
-                self.hold(pid, running, deadline)?;
+            for (pid, running, watch) in std::mem::take(&mut self.late) {
+                self.hold(pid, running, watch, deadline)?;
             }
             if !self.late.is_empty() {
                 return Ok(None);
@@ -139,16 +153,28 @@ impl Pass {
 
     /// Waits for a task to stop, and hides from it at once that it did: killed from here on, we leave no EINTR behind.
     /// One task after the other, so that none stands stopped while we are busy with others.
-    fn hold(&mut self, pid: kernel::Pid, running: Running, deadline: Instant) -> Result<()> {
+    fn hold(
+        &mut self,
+        pid: kernel::Pid,
+        running: Running,
+        watch: Option<Watch>,
+        deadline: Instant,
+    ) -> Result<()> {
         match until_stopped(running, Some(deadline))? {
             Wait::Stopped(mut task, by_signal) => {
                 if by_signal {
                     self.stopped.insert(pid);
                 }
+                let tid = task.tid();
+                let before = task.registers()?;
                 hide(&mut task)?;
-                self.held.entry(pid).or_default().insert(task.tid(), task);
+                let wait = waits::remembered(tid, &before, watch.as_ref());
+                if let Some(watch) = watch {
+                    waits::shorten(&mut task, &before, &watch)?;
+                }
+                self.held.entry(pid).or_default().insert(tid, (task, wait));
             }
-            Wait::Late(running) => self.late.push((pid, running)),
+            Wait::Late(running) => self.late.push((pid, running, watch)),
             Wait::Gone => (),
         }
         Ok(())
@@ -159,18 +185,18 @@ impl Pass {
         let deadline = Instant::now() + PATIENCE;
         for (pid, running) in late {
             self.known.insert(running.tid());
-            self.hold(pid, running, deadline)?;
+            self.hold(pid, running, None, deadline)?;
         }
         Ok(())
     }
 
     /// Lets all tasks go on, but for those that even now do not stop to be let go.
     fn let_go(self) -> Result<Vec<(kernel::Pid, Running)>> {
-        for task in self.held.into_values().flat_map(HashMap::into_values) {
+        for (task, _) in self.held.into_values().flat_map(HashMap::into_values) {
             release(task)?;
         }
         let (mut still, deadline) = (Vec::new(), Instant::now() + PATIENCE / 4);
-        for (pid, running) in self.late {
+        for (pid, running, _) in self.late {
             match until_stopped(running, Some(deadline))? {
                 Wait::Stopped(task, _) => release(task)?,
                 Wait::Late(running) => still.push((pid, running)),
@@ -303,7 +329,7 @@ fn until_stopped(mut running: Running, deadline: Option<Instant>) -> Result<Wait
 
 fn assemble(
     pid: kernel::Pid,
-    mut tasks: HashMap<kernel::Pid, Stopped>,
+    mut tasks: HashMap<kernel::Pid, Held>,
     inside: &mut HashMap<kernel::Pid, image::ids::Pid>,
     depth: usize,
 ) -> Result<SourceProcess> {
@@ -315,9 +341,10 @@ fn assemble(
         let names = status::read_thread(pid, tid)?.numbers("NSpid")?;
         let name = names.get(depth - 1).copied().unwrap_or(tid.into()) as image::ids::Pid;
         inside.insert(tid, name);
-        if let Some(task) = tasks.remove(&tid) {
+        if let Some((task, wait)) = tasks.remove(&tid) {
             threads.push(SourceThread {
                 tid,
+                wait,
                 inside: name,
                 guest: Guest::new(task, gates)?,
             });

@@ -7,6 +7,7 @@ mod pids;
 mod plan;
 mod sharing;
 mod take;
+mod waits;
 
 pub use freeze::{Frozen, freeze};
 pub use grow::{Grown, Growth, grow};

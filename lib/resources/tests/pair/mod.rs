@@ -104,6 +104,7 @@ impl Drop for Sleeper {
 pub fn source(pid: kernel::Pid, tasks: Vec<Stopped>) -> SourceProcess {
     let gates = Gates::find(pid).unwrap();
     let threads = tasks.into_iter().map(|task| SourceThread {
+        wait: None,
         tid: task.tid(),
         inside: task.tid(),
         guest: Guest::new(task, gates).unwrap(),
