@@ -129,7 +129,7 @@ impl Way {
                     ))
                     .ok();
                 to.sh(&format!(
-                    "kill $(cat {}/pid); rm -r {0}",
+                    "kill $(cat {}/pid); rm -rf {0}",
                     to.path("ssh").display()
                 ))
                 .ok();

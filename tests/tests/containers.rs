@@ -204,12 +204,14 @@ fn statistics_are_numbers_in_microseconds() {
     let program = Program::shared(&host, "sleeper", "sleep 1000");
     let at = |name: &str| host.path(name).display().to_string();
     host.sh(&format!(
-        "checkpoint --stats {} pid:{} | pack --stats {} | unpack --stats {} | restore --stats {} --json",
+        // By a file: in a live pipe its pid may still be taken.
+        "checkpoint --stats {} pid:{} | pack --stats {} | unpack --stats {} > {image} && restore --stats {} --json {image}",
         at("checkpoint.json"),
         program.pid,
         at("pack.json"),
         at("unpack.json"),
-        at("restore.json")
+        at("restore.json"),
+        image = at("image")
     ))
     .ok();
     let statistics = |name: &str| -> serde_json::Value {

@@ -67,7 +67,7 @@ fn volumes_and_changes_can_stay_behind() {
 /// Type, mode, owner, links, target and size of every file, and a checksum of what is in it; not of the files that podman
 /// writes for each container.
 const LIST: &str = "cd / && exec 2>&1
-    find . -xdev \\( -path ./proc -o -path ./sys -o -path ./dev -o -path ./etc/hosts -o -path ./etc/hostname -o -path ./etc/resolv.conf \\) -prune -o \\
+    find . -xdev \\( -path ./proc -o -path ./sys -o -path ./dev -o -path ./etc/hosts -o -path ./etc/hostname -o -path ./etc/resolv.conf -o -path ./run/.containerenv \\) -prune -o \\
         \\( -type d -printf '%p d %m %U:%G\\n' -o -printf '%p %y %m %U:%G %n %l %s %TY-%Tm-%TdT%TH:%TM\\n' \\) | sort
     find etc work usr/share/zoneinfo -xdev -type f -size -9M ! -name hosts ! -name hostname ! -name resolv.conf -print0 | sort -z | xargs -0 sha256sum";
 

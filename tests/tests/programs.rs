@@ -18,7 +18,7 @@ fn three_generations<'h>(
         .into_iter()
         .enumerate()
     {
-        let before = look(program.state());
+        let before = look(program.state_at_rest());
         let old = program.clone();
         program = way.carry(&program, to, "").0;
         assert!(
