@@ -443,6 +443,10 @@ fn what_cannot_be_taken_is_said_before() {
     let code = "os.open('/dev/kmsg', 0); libc.syscall(425, 4, ctypes.create_string_buffer(256))\n\
                 libc.syscall(323, 1); os.open('/proc/self/ns/net', 0); libc.syscall(319, b'pages', 4)\n\
                 libc.syscall(300, 0, 0); libc.syscall(447, 0)\n\
+                r, w = os.pipe(); child = os.fork()\n\
+                if child == 0: os.read(r, 1); os._exit(0)\n\
+                os.open(f'/proc/{child}/status', 0); os.open(f'/proc/{child}/task', 0)\n\
+                os.write(w, b'.'); os.waitpid(child, 0); os.close(r); os.close(w)\n\
                 event = ctypes.create_string_buffer(128); event[0:8] = b'\\1\\0\\0\\0\\x70\\0\\0\\0'\n\
                 libc.syscall(298, event, 0, -1, -1, 0)";
     let source = Contained::python(code, directory.path());
@@ -457,6 +461,8 @@ fn what_cannot_be_taken_is_said_before() {
         "fanotify",
         "/secretmem",
         "a performance counter",
+        "/status, which is gone",
+        "/task, which is gone",
     ] {
         assert!(said.iter().any(|s| s.contains(word)), "{word}: {said:#?}");
     }

@@ -196,7 +196,8 @@ fn pipe(file: &Seen, around: &Surroundings) -> Result<Kind, Obstacle> {
 fn regular(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obstacle> {
     match file.filesystem {
         PROC | SYSFS | CGROUP | CGROUP2 => {
-            return around.reachable(file).map(|()| Kind::Procfile);
+            around.reachable(file)?;
+            return made_up(file, around).map(|()| Kind::Procfile);
         }
         MQUEUE if shown.ends_with(" (deleted)") => {
             return Err(obstacle(
@@ -241,6 +242,18 @@ fn outside(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obst
     }
 }
 
+/// What the kernel makes up goes with what it is about: a process, for one.
+fn made_up(file: &Seen, around: &Surroundings) -> Result<(), Obstacle> {
+    let path = around.inside(&file.link);
+    match path.is_some_and(|path| around.view.root.stat(path.as_path()).is_ok()) {
+        true => Ok(()),
+        false => Err(obstacle(
+            format!("{}, which is gone with what it was about", file.link),
+            "close it first",
+        )),
+    }
+}
+
 fn directory(file: &Seen, around: &Surroundings) -> Result<Kind, Obstacle> {
     if around.is_outside(file) {
         return Err(obstacle(
@@ -250,6 +263,9 @@ fn directory(file: &Seen, around: &Surroundings) -> Result<Kind, Obstacle> {
             ),
             "close it first, or mount it into the container",
         ));
+    }
+    if file.filesystem == PROC {
+        made_up(file, around)?;
     }
     Ok(Kind::Directory)
 }
