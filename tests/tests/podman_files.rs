@@ -167,3 +167,32 @@ fn memory_file_systems_and_bind_mounts_come_along() {
         assert!(mounts.contains(wanted), "{wanted} in {mounts}");
     }
 }
+
+#[test]
+fn what_a_program_has_mounted_itself_is_missed_in_words() {
+    let host = Podman::new("alder");
+    let count = host.run(
+        "count",
+        "--cap-add SYS_ADMIN --security-opt seccomp=unconfined base",
+    );
+    assert_eq!(count.answer(), "0");
+    count.exec("mount --bind /etc /mnt").ok();
+    let archive = count.taken("");
+    let restored = host
+        .sh(&format!("restore --json -n again < {}", archive.display()))
+        .fails_with(0);
+    let words = "not mounted in the new container, as a program had in the old one: /mnt";
+    assert!(restored.stderr.contains(words), "{}", restored.stderr);
+    // And of what the engine mounts nothing is missed.
+    let plain = host.run("plain", "base");
+    assert_eq!(plain.answer(), "0");
+    let archive = plain.taken("");
+    let restored = host
+        .sh(&format!("restore --json -n other < {}", archive.display()))
+        .fails_with(0);
+    assert!(
+        !restored.stderr.contains("not mounted"),
+        "{}",
+        restored.stderr
+    );
+}

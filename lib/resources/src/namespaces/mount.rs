@@ -264,6 +264,25 @@ pub(crate) fn on_host(mount: &mountinfo::Mount, host: &[mountinfo::Mount]) -> Op
         .min_by_key(|p| p.as_os_str().len())
 }
 
+/// In words: the mounts of a record that a process has nothing like, for it was not the engine that made them.
+pub fn missing(pid: Pid, record: &Mounts) -> Result<Option<String>> {
+    let there = mountinfo::read(pid)?;
+    let here = |one: &&Mount| !there.iter().any(|m| m.mountpoint == one.mountpoint.0);
+    let missing: Vec<String> = record
+        .mounts
+        .iter()
+        .filter(here)
+        .map(|one| format!("{} ({})", one.mountpoint, one.fstype))
+        .collect();
+    Ok((!missing.is_empty()).then(|| {
+        format!(
+            "not mounted in the new container, as a program had in the old one: {}; restore it natively (--engine \
+             native) to have all",
+            missing.join(", ")
+        )
+    }))
+}
+
 /// Whether the root file system of a process is one that was made for an image's.
 pub fn is_kept(pid: Pid) -> Result<bool> {
     let mounts = mountinfo::read(pid)?;

@@ -4,6 +4,7 @@
 use super::Vessel;
 use super::agent::{Agent, Call, Streams};
 use crate::engine::create::{self, Creation, Wishes};
+use crate::namespaces::mount;
 use crate::namespaces::time::{self, Clocks};
 use crate::rootfs::{Content, Policy};
 use crate::{Error, Result};
@@ -107,10 +108,15 @@ pub fn make(engine: Engine, container: &Container, options: &Options) -> Result<
              (--engine native)"
         ))
     })?;
-    match engine {
+    let mut made = match engine {
         Engine::Docker => docker::make(container, configuration, options),
         _ => podman::make(container, configuration, options),
+    }?;
+    // Another engine has mounts of its own.
+    if let (true, Some(record)) = (engine == container.engine, container.namespaces.mount.own()) {
+        made.warnings.extend(mount::missing(made.pid, record)?);
     }
+    Ok(made)
 }
 
 /// What is being made, with the agent that takes it back.
