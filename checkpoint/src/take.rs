@@ -121,6 +121,9 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
     inodes.segments(found.root)?;
     let sysv = ipc::sysv::dump(found.root, &mut frozen.source)?;
     let (groups, words) = cgroups::groups::dump(&frozen.source, found.root)?;
+    for process in &mut frozen.source.processes {
+        process.rest()?;
+    }
     let (mut spaces, mut layouts) = (Vec::new(), Vec::new());
     for (i, process) in frozen.source.processes.iter_mut().enumerate() {
         if frozen.sharing.memory[i] != i {
@@ -143,7 +146,9 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
     let mut processes = Vec::new();
     let inside = frozen.source.inside.clone();
     let parts = spaces.into_iter().zip(frozen.source.processes.iter_mut());
+    let mut witnesses = credentials::Witnesses::default();
     for (i, (space, process)) in parts.enumerate() {
+        witnesses.refuse(process)?;
         let credentials = credentials::dump(process)?;
         processes.push(Process {
             pid: process.inside,

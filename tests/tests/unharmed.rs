@@ -218,6 +218,39 @@ fn a_user_namespace_is_named_before_anything_is_frozen() {
 }
 
 #[test]
+fn a_program_that_restricted_itself_by_landlock_is_named_and_runs_on() {
+    const RESTRICTED: &str = "import ctypes, os, time
+c = ctypes.CDLL(None)
+execution = ctypes.c_uint64(1)
+rules = c.syscall(444, ctypes.byref(execution), 8, 0)
+if rules < 0: print('none', flush=True)
+elif c.prctl(38, 1, 0, 0, 0) or c.syscall(446, rules, 0): print('failed', flush=True)
+else: os.close(rules); print('restricted', flush=True)
+time.sleep(1000)";
+    let host = Host::new("alder");
+    std::fs::write(host.path("restricted.py"), RESTRICTED).expect("write the program");
+    let output = host.path("output");
+    let line = format!("python3 {}", host.path("restricted.py").display());
+    let program = host.start(&line, &output);
+    let said = until("what it says", LONG, || {
+        let said = std::fs::read_to_string(&output).unwrap_or_default();
+        said.ends_with('\n').then_some(said)
+    });
+    if said == "none\n" {
+        eprintln!("landlock: 1 case not tried, this kernel has none");
+        return;
+    }
+    assert_eq!(said, "restricted\n");
+    let outcome = host
+        .sh(&format!("checkpoint pid:{program} > /dev/null"))
+        .fails_with(4);
+    let words =
+        format!("process {program}, thread {program}: it has restricted itself by landlock");
+    assert!(outcome.stderr.contains(&words), "{}", outcome.stderr);
+    assert!(host.lives(program));
+}
+
+#[test]
 fn no_such_process_is_code_5_and_bad_usage_code_2() {
     let host = Host::new("alder");
     host.sh("checkpoint pid:999999 > /dev/null").fails_with(5);

@@ -56,6 +56,22 @@ pub fn speculation(misfeature: u32) -> Result<u64> {
     check(result.into(), what)
 }
 
+/// Whether programs may restrict themselves by landlock(7) here.
+pub fn has_landlock() -> bool {
+    const CREATE_RULESET_VERSION: u64 = 1;
+    let none = std::ptr::null::<u8>();
+    // SAFETY: without attributes, and with this flag, the call makes nothing and tells its version.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            none,
+            0,
+            CREATE_RULESET_VERSION,
+        )
+    };
+    version > 0
+}
+
 /// Asks uname(2).
 pub fn names() -> Result<Names> {
     let names = nix::sys::utsname::uname().named(|| "uname".into())?;

@@ -44,6 +44,7 @@ pub mod tun;
 pub mod userfault;
 pub mod vm;
 pub mod within;
+pub mod witness;
 pub mod xattr;
 
 pub use error::{Error, Result};

@@ -3,6 +3,9 @@
 
 mod filters;
 mod identity;
+mod landlock;
+
+pub use landlock::Witnesses;
 
 use crate::{Blocker, Error, Result, SourceProcess, SourceThread};
 use image::credentials::{Capabilities, Credentials, Filter, Ids, Seccomp};

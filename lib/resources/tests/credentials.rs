@@ -165,6 +165,41 @@ fn a_filter_with_a_supervisor_is_a_blocker() {
     }
 }
 
+#[test]
+fn a_landlocked_thread_is_named_and_one_that_only_could_be_is_not() {
+    if !kernel::host::has_landlock() {
+        eprintln!("landlock: 1 case not tried, this kernel has none");
+        return;
+    }
+    let free = Sleeper::new("1000");
+    let mut target = free.target();
+    prctl(&mut target.leader, &[libc::PR_SET_NO_NEW_PRIVS as u64, 1]);
+    must(&mut target.leader, libc::SYS_setresgid, &[3, 4, 5]);
+    must(&mut target.leader, libc::SYS_setresuid, &[1, 0, 2]);
+    let ids = free_ids(1);
+    threads::create(&mut target, &ids, &mut Numbers::default()).unwrap();
+    let mut witnesses = credentials::Witnesses::default();
+    witnesses.refuse(&mut to_source(target)).unwrap();
+    drop(free);
+
+    let locked = Sleeper::new("1000");
+    let mut target = locked.target();
+    threads::create(&mut target, &ids, &mut Numbers::default()).unwrap();
+    let thread = target.threads.get_mut(&ids[0]).unwrap();
+    prctl(thread, &[libc::PR_SET_NO_NEW_PRIVS as u64, 1]);
+    // struct landlock_ruleset_attr: execution, and no rule that allows any.
+    let at = words(thread, &[1]);
+    let rules = must(thread, libc::SYS_landlock_create_ruleset, &[at, 8, 0]);
+    must(thread, libc::SYS_landlock_restrict_self, &[rules, 0]);
+    match witnesses.refuse(&mut to_source(target)) {
+        Err(Error::Blocked(blockers)) => {
+            assert!(blockers[0].what.contains("landlock"));
+            assert_eq!(blockers[0].place, format!("thread {}", ids[0]));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 const STUB: u64 = 0x10_0000;
 
 /// Threads 50 and 60 in process 1 of an engine's container.
