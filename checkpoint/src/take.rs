@@ -56,20 +56,19 @@ fn look(found: &Found, files: Files) -> Result<Vec<Blocker>> {
     let pids: Vec<kernel::Pid> = family.iter().map(|process| process.pid).collect();
     let mut blockers = tree::blockers(&family, found.depth)?;
     blockers.extend(container::blockers(&found.subject(files), &pids)?);
-    let alive: Vec<kernel::Pid> = family
-        .iter()
-        .filter(|process| process.state != 'Z')
-        .map(|process| process.pid)
-        .collect();
+    let alive: Vec<kernel::Pid> = family.iter().filter_map(tree::living).collect();
     blockers.extend(cgroups::blockers(&alive)?);
     blockers.extend(resources::files::blockers(&alive, found.outside())?);
     let sights = Sights::of(found.root, &alive)?;
-    for process in family.iter().filter(|process| process.state != 'Z') {
+    for process in &family {
+        let Some(pid) = tree::living(process) else {
+            continue;
+        };
         let roots = Roots {
-            own: sights.mounts_of(process.pid, found.root),
+            own: sights.mounts_of(pid, found.root),
             container: found.root,
         };
-        blockers.extend(look_at(process, roots)?);
+        blockers.extend(look_at(process, pid, roots)?);
     }
     Ok(blockers)
 }
@@ -88,8 +87,7 @@ pub fn pids(found: &Found) -> Result<Vec<kernel::Pid>> {
 
 /// What of one process stands in the way. One that ends while it is looked at does not; one that becomes another program
 /// meanwhile is looked at again.
-fn look_at(process: &Stat, roots: Roots) -> Result<Vec<Blocker>> {
-    let pid = process.pid;
+fn look_at(process: &Stat, pid: kernel::Pid, roots: Roots) -> Result<Vec<Blocker>> {
     let mut looks = 0;
     loop {
         let found = threads::blockers(pid).and_then(|mut all| {
@@ -110,7 +108,7 @@ fn look_at(process: &Stat, roots: Roots) -> Result<Vec<Blocker>> {
 
 fn process_is_there(process: &Stat) -> bool {
     kernel::proc::stat::read(process.pid)
-        .is_ok_and(|now| now.starttime() == process.starttime() && now.state != 'Z')
+        .is_ok_and(|now| now.starttime() == process.starttime() && tree::living(&now).is_some())
 }
 
 /// Takes the frozen container.

@@ -6,7 +6,7 @@ use image::ids::Pid;
 use image::namespaces::nested::Nested;
 use image::process::Process;
 use image::threads::Thread;
-use image::tree::State;
+use image::tree::{Ended, State, Tree};
 use kernel::ptrace::Stopped;
 use resources::namespaces::nested;
 use resources::{
@@ -116,18 +116,27 @@ pub fn standing(pour: &mut Pour) -> Result<Vec<Stopped>> {
         let process = pour.processes.get(&pid).ok_or_else(|| gone(pid))?;
         let records: HashMap<Pid, &Thread> = process.threads.iter().map(|t| (t.tid, t)).collect();
         let record = |tid: Pid| records.get(&tid).copied().ok_or_else(|| gone(tid));
-        // Once for each memory: nobody makes calls any more.
-        let leader = match process.memory {
-            Some(_) => tasks.leader.remove()?,
-            None => tasks.leader.into_task()?,
-        };
         let mut release = |task, tid| -> Result<()> {
             let remembered = remembered.contains(&tid);
             ready.push(threads::release(task, record(tid)?, remembered)?);
             Ok(())
         };
-        release(leader, pid)?;
-        for (tid, stub) in tasks.threads {
+        let mut others = tasks.threads.into_iter();
+        let first = match ended(&pour.tree, pid) {
+            None => Some((pid, tasks.leader)),
+            Some(ended) => {
+                threads::end_first(tasks.leader, ended)?;
+                others.next()
+            }
+        };
+        let (tid, stub) = first.ok_or_else(|| gone(pid))?;
+        // Once for each memory: nobody makes calls any more.
+        let task = match process.memory {
+            Some(_) => stub.remove()?,
+            None => stub.into_task()?,
+        };
+        release(task, tid)?;
+        for (tid, stub) in others {
             release(stub.into_task()?, tid)?;
         }
         // Only now: a stub would take the signal for its own.
@@ -136,6 +145,16 @@ pub fn standing(pour: &mut Pour) -> Result<Vec<Stopped>> {
         }
     }
     Ok(ready)
+}
+
+/// How the first thread of a process ended, where others live on.
+fn ended(tree: &Option<Tree>, pid: Pid) -> Option<&Ended> {
+    let processes = tree.iter().flat_map(|tree| &tree.processes);
+    let mut found = processes.filter(|process| process.pid == pid);
+    found.find_map(|process| match &process.state {
+        State::Alive { ended, .. } => ended.as_ref(),
+        State::Dead { .. } => None,
+    })
 }
 
 fn stopped(pour: &Pour, pid: Pid) -> bool {

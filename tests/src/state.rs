@@ -351,7 +351,7 @@ fn scheduling(stat: &str) -> Option<String> {
     ))
 }
 
-/// Names, signal masks and pending signals of every thread, by its tid inside.
+/// Names, signal masks and pending signals of every thread that lives, by its tid inside.
 fn threads(at: &Path) -> String {
     let mut lines = Vec::new();
     for task in fs::read_dir(at.join("task"))
@@ -359,15 +359,15 @@ fn threads(at: &Path) -> String {
         .flatten()
         .flatten()
     {
-        let status = status(&fs::read_to_string(task.path().join("status")).unwrap_or_default());
+        let text = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        let status = status(&text);
         let field = |key: &str| status.get(key).cloned().unwrap_or_default();
-        lines.push(format!(
-            "{} {} blocked {} pending {}",
-            field("NSpid"),
-            field("Name"),
-            field("SigBlk"),
-            field("SigPnd")
-        ));
+        let signals = match text.contains("State:\tZ") {
+            // A first thread that has ended while others live takes none.
+            true => String::from("dead"),
+            false => format!("blocked {} pending {}", field("SigBlk"), field("SigPnd")),
+        };
+        lines.push(format!("{} {} {signals}", field("NSpid"), field("Name")));
     }
     lines.sort();
     lines.join("\n")

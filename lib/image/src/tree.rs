@@ -45,13 +45,23 @@ pub struct Process {
     pub state: State,
 }
 
+/// A first thread that is no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    /// What `exit(2)` was told, as in `/proc/PID/stat` field 52 (`wait(2)` encoding).
+    pub status: i32,
+    /// Its name (`comm`).
+    pub name: crate::path::Name,
+}
+
 /// Whether a process still runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
 pub enum State {
     /// Alive: thread ids, the leader first.
     Alive {
-        /// All thread ids; the first is the pid.
+        /// All thread ids; the first is the pid, unless that thread has ended.
         threads: Vec<Pid>,
         /// Its address space.
         space: SpaceId,
@@ -61,6 +71,8 @@ pub enum State {
         fs: FsId,
         /// Its signal actions, likewise.
         actions: ActionsId,
+        /// How its first thread ended, where that has and others live on: then `threads` are these.
+        ended: Option<Ended>,
         /// Stopped by a signal (SIGSTOP, SIGTSTP …) when it was taken: stopped again afterwards.
         stopped: bool,
         /// `PR_SET_CHILD_SUBREAPER` is set.

@@ -22,6 +22,11 @@ impl PidFd {
         PidFd::with(tid, PIDFD_THREAD)
     }
 
+    /// Opens whichever it is.
+    pub fn task(tid: Pid) -> Result<Self> {
+        PidFd::open(tid).or_else(|_| PidFd::thread(tid))
+    }
+
     fn with(pid: Pid, flags: i32) -> Result<Self> {
         // SAFETY: the call takes no pointers; a result that is not negative is a new descriptor that nobody else owns.
         let fd = unsafe {

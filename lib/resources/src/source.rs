@@ -6,6 +6,7 @@ use image::ids::{Pid, SharedId};
 use image::sockets::tcp::Connections;
 use kernel::pidfd::PidFd;
 use kernel::proc::Proc;
+use kernel::proc::stat::Stat;
 use kernel::remote::Guest;
 use std::collections::HashMap;
 
@@ -34,11 +35,13 @@ pub struct SourceProcess {
     pub pid: kernel::Pid,
     /// In the container's: what records hold.
     pub inside: Pid,
+    /// Its first thread, where that has ended and others live on: `pid` is then that of one of these.
+    pub ended: Option<Stat>,
     /// Its `/proc/PID`.
     pub proc: Proc,
     /// Descriptors are borrowed through it.
     pub pidfd: PidFd,
-    /// The leader first.
+    /// The leader first, unless it has ended.
     pub threads: Vec<SourceThread>,
 }
 
@@ -73,6 +76,11 @@ impl SourceProcess {
     pub fn rest(&mut self) -> Result<()> {
         let mut threads = self.threads.iter_mut();
         Ok(threads.try_for_each(|thread| thread.guest.rest())?)
+    }
+
+    /// Its process id, as its parent knows it.
+    pub fn id(&self) -> kernel::Pid {
+        self.ended.as_ref().map_or(self.pid, |ended| ended.pid)
     }
 
     /// Its leader, in which calls for the whole process are made.

@@ -16,10 +16,12 @@ use image::ids::Pid;
 use image::path::Name;
 use image::signals::Pending;
 use image::threads::{AlternateStack, Dispatch, RobustList, Rseq, Thread};
+use image::tree::Ended;
 use kernel::proc::{Proc, status};
 use kernel::ptrace::Stopped;
 use kernel::remote::{Call, Caller, Gates, Stub, call};
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 /// `SS_DISABLE`, `SS_ONSTACK` (sigaltstack(2)).
 const SS_DISABLE: u32 = libc::SS_DISABLE as u32;
@@ -234,6 +236,29 @@ pub fn create(process: &mut TargetProcess, ids: &[Pid], numbers: &mut Numbers) -
                 process.inside
             )));
         }
+    }
+    Ok(())
+}
+
+/// How long a first thread may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Ends the first thread of a process whose others live on, as it had ended.
+pub fn end_first(mut stub: Stub, record: &Ended) -> Result<()> {
+    let tid = stub.tid();
+    let mut name: Vec<u8> = record.name.0.iter().take(NAME).copied().collect();
+    name.push(0);
+    let at = stub.put(&name)?;
+    stub.must("PR_SET_NAME", call::set_name(at))?;
+    stub.leave(call::exit(record.status >> 8 & 0xff))?;
+    let deadline = Instant::now() + PATIENCE;
+    while kernel::proc::stat::read(tid)?.state != 'Z' {
+        if Instant::now() > deadline {
+            return Err(Error::Refused(format!(
+                "thread {tid} was to end and does not"
+            )));
+        }
+        std::thread::yield_now();
     }
     Ok(())
 }

@@ -143,6 +143,7 @@ fn take(own: &mut Own) -> Taken {
         mask: guest.task().unwrap().signal_mask().unwrap(),
     };
     let mut process = SourceProcess {
+        ended: None,
         pid,
         inside: pid,
         proc: Proc::process(pid),

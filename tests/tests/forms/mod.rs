@@ -101,6 +101,7 @@ pub fn start<W: Write>(out: W, header: &Header) -> Writer<W> {
             table: TableId(1),
             fs: FsId(1),
             actions: ActionsId(1),
+            ended: None,
             stopped: false,
             subreaper: false,
         },

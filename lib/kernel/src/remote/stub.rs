@@ -184,6 +184,15 @@ impl Stub {
         }
     }
 
+    /// Lets the task go to make a call after which it is no more, and does not wait for that: while other threads of its
+    /// process live, the end of the first is told to nobody (kernel/exit.c, `delay_group_leader`).
+    pub fn leave(mut self, call: Call) -> Result<()> {
+        let registers = self.prepared(call);
+        let mut task = self.take()?;
+        task.set_registers(&registers)?;
+        task.detach(0)
+    }
+
     /// Makes a successful `execve`: the stop at its event, past which the task has new memory and no stub.
     pub fn exec(mut self, what: &str, call: Call) -> Result<Stopped> {
         let registers = self.prepared(call);

@@ -135,7 +135,7 @@ fn is_gone(error: &kernel::Error) -> bool {
 
 /// The descriptors of a process that runs: those that vanish while we look are nobody's.
 fn running(pid: kernel::Pid, around: &mut Surroundings) -> Result<Vec<borrowed::Seen>> {
-    let pidfd = PidFd::open(pid)?;
+    let pidfd = PidFd::task(pid)?;
     let mut seen = Vec::new();
     for number in Proc::process(pid).numbers("fd")? {
         let looked = pidfd
@@ -173,7 +173,9 @@ fn sharing(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
         for tid in Proc::process(*pid).numbers("task").unwrap_or_default() {
             let same =
                 alive(kcmp::same_table(*pid, tid), true)? && alive(kcmp::same_fs(*pid, tid), true)?;
-            if !same && status::read_thread(*pid, tid).is_ok() {
+            let state = status::read_thread(*pid, tid);
+            let lives = state.is_ok_and(|s| s.get("State").is_some_and(|s| !s.starts_with('Z')));
+            if !same && lives {
                 let what =
                     format!("its thread {tid} has descriptors or a working directory of its own");
                 say(*pid, what, "such threads (unshare) are not supported yet");

@@ -7,10 +7,11 @@
 
 use crate::memory::segments::{record, wanted};
 use crate::namespaces::is_own;
-use crate::{Blocker, Error, Result, Source, SourceProcess, Target};
+use crate::{Blocker, Error, Result, Source, SourceProcess, Target, tree};
 use image::ipc::sysv::{HIGHEST, Message, Queue, Semaphore, Set, SystemV, Undo};
 use kernel::kcmp::Sharers;
 use kernel::namespaces::Kind;
+use kernel::proc::stat;
 use kernel::remote::{Call, Caller};
 use kernel::sysv::sem::Operation;
 use kernel::sysv::{msg, sem};
@@ -290,7 +291,9 @@ fn operate(target: &mut Target, pid: image::ids::Pid, id: i32, all: &[Operation]
 pub fn blockers(processes: &[Pid]) -> Result<Vec<Blocker>> {
     let mut found = Vec::new();
     let mut owing = Sharers::of(kcmp::Kind::Undo);
-    for &pid in processes {
+    // By a thread that lives, where the first one does not.
+    let living = |pid: &Pid| tree::living(&stat::read(*pid).ok()?);
+    for pid in processes.iter().filter_map(living) {
         let mut blocked = |place: String, what: String| {
             found.push(Blocker {
                 pid,

@@ -255,14 +255,21 @@ fn hide(task: &mut Stopped) -> kernel::Result<()> {
     Ok(())
 }
 
-/// The threads of a process that can be stopped: none of a zombie.
+/// The threads of a process that can be stopped: those that live.
 fn threads(process: &stat::Stat) -> Vec<kernel::Pid> {
-    if process.state == 'Z' || process.state == 'X' {
-        return Vec::new();
-    }
-    Proc::process(process.pid)
+    let dead = process.state == 'Z' || process.state == 'X';
+    let mut tids = Proc::process(process.pid)
         .numbers("task")
-        .unwrap_or_default()
+        .unwrap_or_default();
+    tids.retain(|tid| !dead || *tid != process.pid);
+    tids
+}
+
+/// A task that shows what a process has: its first thread, or where that has ended another. `None` of a zombie.
+pub fn living(process: &stat::Stat) -> Option<kernel::Pid> {
+    threads(process)
+        .into_iter()
+        .min_by_key(|tid| (*tid != process.pid, *tid))
 }
 
 /// `None` for a task that ended before it could be stopped.
@@ -333,9 +340,17 @@ fn assemble(
     inside: &mut HashMap<kernel::Pid, image::ids::Pid>,
     depth: usize,
 ) -> Result<SourceProcess> {
-    let gates = Gates::find(pid)?;
     let mut tids: Vec<_> = tasks.keys().copied().collect();
     tids.sort_unstable_by_key(|tid| (*tid != pid, *tid));
+    let first = tids.first().copied().unwrap_or(pid);
+    let names = status::read(pid)?.numbers("NSpid")?;
+    let name = names.get(depth - 1).copied().unwrap_or(pid.into()) as image::ids::Pid;
+    inside.insert(pid, name);
+    let ended = match first == pid {
+        true => None,
+        false => Some(stat::read(pid)?),
+    };
+    let gates = Gates::find(first)?;
     let mut threads = Vec::with_capacity(tids.len());
     for tid in tids {
         let names = status::read_thread(pid, tid)?.numbers("NSpid")?;
@@ -351,10 +366,11 @@ fn assemble(
         }
     }
     Ok(SourceProcess {
-        pid,
-        inside: inside.get(&pid).copied().unwrap_or(pid),
-        proc: Proc::process(pid),
-        pidfd: PidFd::open(pid)?,
+        pid: first,
+        inside: name,
+        ended,
+        proc: Proc::process(first),
+        pidfd: PidFd::task(first)?,
         threads,
     })
 }

@@ -9,7 +9,7 @@ mod sharing;
 mod take;
 mod waits;
 
-pub use freeze::{Frozen, freeze};
+pub use freeze::{Frozen, freeze, living};
 pub use grow::{Grown, Growth, grow};
 pub use numbers::Numbers;
 pub(crate) use numbers::{Born, Patience, used};

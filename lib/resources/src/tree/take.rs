@@ -6,7 +6,8 @@ use crate::namespaces::nested;
 use crate::{Blocker, Error, Result};
 use image::ids::{ActionsId, FsId, Pid, SpaceId, TableId};
 use image::namespaces::nested::Nested;
-use image::tree::{Process, State, Tree};
+use image::tree::{Ended, Process, State, Tree};
+use kernel::pidfd::PidFd;
 use kernel::proc::{stat, status};
 use std::collections::{HashMap, HashSet};
 
@@ -31,10 +32,11 @@ pub fn blockers(processes: &[stat::Stat], namespace_depth: usize) -> Result<Vec<
                 "end it first",
             );
         }
-        if process.state == 'Z' && status.number("Threads").unwrap_or(0) > 1 {
+        let other = super::living(process).filter(|tid| *tid != process.pid);
+        if other.is_some_and(|tid| PidFd::thread(tid).is_err()) {
             say(
                 "its main thread has ended and others run on",
-                "a dead thread group leader is not supported yet",
+                "such a process can be taken on Linux 6.9 or newer",
             );
         }
         if status.number("TracerPid").unwrap_or(0) != 0 {
@@ -72,10 +74,14 @@ pub fn dump(
             table: TableId(sharing.tables[i] as u32),
             fs: FsId(sharing.fs[i] as u32),
             actions: ActionsId(sharing.actions[i] as u32),
-            stopped: frozen.stopped.contains(&process.pid),
+            ended: process.ended.as_ref().map(|ended| Ended {
+                status: ended.exit_code(),
+                name: ended.comm.as_str().into(),
+            }),
+            stopped: frozen.stopped.contains(&process.id()),
             subreaper: subreapers(process.inside),
         };
-        processes.push(shape(frozen, &inside, process.pid, state)?);
+        processes.push(shape(frozen, &inside, process.id(), state)?);
     }
     for zombie in &frozen.zombies {
         let state = State::Dead {

@@ -112,6 +112,7 @@ pub fn source(pid: kernel::Pid, tasks: Vec<Stopped>) -> SourceProcess {
     SourceProcess {
         pid,
         inside: pid,
+        ended: None,
         proc: Proc::process(pid),
         pidfd: PidFd::open(pid).unwrap(),
         threads: threads.collect(),

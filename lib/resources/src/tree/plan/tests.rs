@@ -15,6 +15,7 @@ fn process(pid: Pid, ppid: Pid, pgid: Pid, sid: Pid) -> Process {
             table: TableId(pid as u32),
             fs: FsId(pid as u32),
             actions: ActionsId(pid as u32),
+            ended: None,
             stopped: false,
             subreaper: false,
         },
