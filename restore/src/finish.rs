@@ -34,6 +34,8 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
         let ids: Vec<Pid> = process.threads.iter().map(|thread| thread.tid).collect();
         let tasks = target.process(*pid)?;
         limits::register(tasks, &process.limits)?;
+        nested::join_users(nested, target, *pid, &process.credentials.groups)?;
+        let tasks = target.process(*pid)?;
         threads::create(tasks, &ids, &mut pour.numbers)?;
         nested::join_threads(nested, target, *pid)?;
         let tasks = target.process(*pid)?;

@@ -97,6 +97,75 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Writes to a file as who is in the namespace: a child of ours. Id maps are written only from the user namespace around
+    /// (user_namespaces(7)).
+    pub fn write(&self, path: &str, text: &str) -> Result<()> {
+        let what = || format!("write {path}");
+        let name = std::ffi::CString::new(path)
+            .map_err(|_| crate::Error::unreadable(what(), "a zero byte in its path"))?;
+        // SAFETY: the child of a process with other threads makes only calls that are safe in a signal handler (fork(2),
+        // signal-safety(7)): setns, open, write, _exit, on memory that it has a copy of.
+        let child = unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                let mut done = i64::from(libc::setns(self.file.as_raw_fd(), self.kind.flag()));
+                if done == 0 {
+                    let file = libc::open(name.as_ptr(), libc::O_WRONLY);
+                    done = libc::write(file, text.as_ptr().cast(), text.len()) as i64;
+                }
+                libc::_exit(if done < 0 {
+                    *libc::__errno_location()
+                } else {
+                    0
+                });
+            }
+            check(child.into(), what)? as Pid
+        };
+        let mut status = 0;
+        // SAFETY: the child is ours and not reaped yet; status outlives the call.
+        while unsafe { libc::waitpid(child, &mut status, 0) } < 0
+            && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR)
+        {}
+        match libc::WEXITSTATUS(status) {
+            0 if libc::WIFEXITED(status) => Ok(()),
+            errno => Err(crate::Error::errno(what(), errno)),
+        }
+    }
+
+    /// Does some work while a child of ours is in the namespace: what only `/proc` says of a process in there.
+    pub fn visited<T>(&self, work: impl FnOnce(Pid) -> Result<T>) -> Result<T> {
+        let what = || format!("enter a {} namespace", self.kind.name());
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).named(what)?;
+        // SAFETY: the child of a process with other threads makes only calls that are safe in a signal handler (fork(2),
+        // signal-safety(7)): setns, write, pause, on memory that it has a copy of.
+        let child = unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                let entered = libc::setns(self.file.as_raw_fd(), self.kind.flag()) as u8;
+                libc::write(write.as_raw_fd(), (&raw const entered).cast(), 1);
+                loop {
+                    libc::pause();
+                }
+            }
+            check(child.into(), what)? as Pid
+        };
+        drop(write);
+        let mut entered = [1];
+        let said = nix::unistd::read(&read, &mut entered);
+        let done = match said {
+            Ok(1) if entered == [0] => work(child),
+            _ => Err(crate::Error::unreadable(what(), "a child of ours may not")),
+        };
+        // SAFETY: the child is ours and not reaped yet; a null status is allowed.
+        unsafe {
+            libc::kill(child, libc::SIGKILL);
+            libc::waitpid(child, std::ptr::null_mut(), 0);
+        }
+        done
+    }
+}
+
 impl AsFd for Handle {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

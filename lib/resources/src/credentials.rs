@@ -7,9 +7,12 @@ mod landlock;
 
 pub use landlock::Witnesses;
 
+use crate::namespaces::user;
 use crate::{Blocker, Error, Result, SourceProcess, SourceThread};
 use image::credentials::{Capabilities, Credentials, Filter, Ids, Seccomp};
+use image::namespaces::user::Users;
 use image::threads::Thread;
+use kernel::namespaces::{self, Kind};
 use kernel::proc::status::{self, Status};
 use kernel::remote::{Caller, Stub, call};
 
@@ -155,6 +158,14 @@ pub fn restore(
     let record = thread.credentials.as_ref().unwrap_or(of_process);
     let tid = stub.tid();
     let now = shown(tid, &status::read(tid)?, base.securebits, 1)?;
+    // Inside a user namespace ids have other numbers.
+    let (mut record, mut now) = (record.clone(), now);
+    if namespaces::identity(tid, Kind::User)? != namespaces::own(Kind::User)? {
+        let maps = user::dump(tid)?;
+        record = said(record, &maps);
+        now = said(now, &maps);
+    }
+    let record = &record;
     let lacking = identity::lacking(record, &now);
     if !lacking.is_empty() {
         return Err(blocked(
@@ -190,6 +201,26 @@ pub fn restore(
         calls.get(i).map_or("", |(what, _)| what).to_owned()
     })?;
     Ok(())
+}
+
+/// Credentials with the numbers that a user namespace has for ids that we see; for one that it has none for, as the kernel
+/// shows it (`/proc/sys/kernel/overflowuid`).
+fn said(mut credentials: Credentials, maps: &Users) -> Credentials {
+    const NONE: u32 = 65534;
+    for (ids, map) in [
+        (&mut credentials.uid, &maps.uids),
+        (&mut credentials.gid, &maps.gids),
+    ] {
+        for id in [
+            &mut ids.real,
+            &mut ids.effective,
+            &mut ids.saved,
+            &mut ids.filesystem,
+        ] {
+            *id = user::inside(map, *id).unwrap_or(NONE);
+        }
+    }
+    credentials
 }
 
 fn blocked(stub: &Stub, what: String, remedy: &str) -> Error {

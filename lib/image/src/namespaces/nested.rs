@@ -64,6 +64,10 @@ pub enum Content {
     User {
         /// Its maps. The ids outside are those that the container's host sees.
         maps: user::Users,
+        /// Who has made it, as the container's host sees that user: in the namespace around it that user may do anything to it.
+        maker: u32,
+        /// Nobody in it may call setgroups(2) (`/proc/PID/setgroups`).
+        keeps_groups: bool,
     },
     /// System V IPC and POSIX message queues.
     Ipc {

@@ -1,7 +1,7 @@
 //! Namespaces made again by holders, and tasks brought into them.
 
 use super::kind;
-use crate::namespaces::{ipc, mount, network, uts};
+use crate::namespaces::{ipc, mount, network, user, uts};
 use crate::tree::{Born, Numbers, Patience, go, used};
 use crate::{Error, Result, Target};
 use image::ids::{NsId, Pid};
@@ -12,7 +12,7 @@ use image::tree::Tree;
 use kernel::namespaces::{Kind, set_last_pid};
 use kernel::nsfs::Handle;
 use kernel::open::Root;
-use kernel::remote::{Caller, Stub, call};
+use kernel::remote::{Call, Caller, Stub, call};
 use kernel::{Namespace, within};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -63,6 +63,12 @@ pub fn make(
         }
         let first = inners.first(target, init)?;
         let mut holder = birth(first, numbers, &mut free)?;
+        if let Content::User { maker, .. } = &inner.content {
+            let own = Call::new(libc::SYS_setresuid, &[u64::from(*maker); 3]);
+            holder
+                .stub
+                .must("become who has made a user namespace", own)?;
+        }
         if kind == Kind::Mount
             && let Some(task) = nested
                 .tasks
@@ -71,8 +77,25 @@ pub fn make(
         {
             inners.join(nested, task, &[], &mut holder.stub)?;
         }
+        if let Some(owner) = inner.owner.and_then(|id| inners.pid(id)) {
+            go(&mut holder.stub, &Handle::of(owner, owner, Kind::User)?)?;
+        }
         let what = format!("make a {} namespace", kind.name());
         holder.stub.must(&what, call::unshare(kind))?;
+        if let Content::User {
+            maps, keeps_groups, ..
+        } = &inner.content
+        {
+            let around = inner
+                .owner
+                .and_then(|id| nested.get(id))
+                .map(|inner| &inner.content);
+            let around = match around {
+                Some(Content::User { maps, .. }) => Some(maps),
+                _ => None,
+            };
+            user::restore(holder.stub.tid(), maps, around, *keeps_groups)?;
+        }
         remarks.extend(fill(
             inner,
             holder.stub.tid(),
@@ -137,6 +160,32 @@ fn inhabitants(nested: &Nested, target: &Target) -> BTreeMap<NsId, kernel::Pid> 
         }
     }
     inhabitants
+}
+
+/// Brings a process, which has one thread yet, into its user namespace, with the groups that it may not choose there: it has
+/// all capabilities there, and none for what is the container's.
+pub fn join_users(nested: &Nested, target: &mut Target, pid: Pid, groups: &[u32]) -> Result<()> {
+    let is_user = |content: &Content| matches!(content, Content::User { .. });
+    let Some(inner) = nested.of(pid, is_user) else {
+        return Ok(());
+    };
+    let holder = target.inners.pid(inner.id).ok_or_else(|| {
+        Error::Refused(format!("the user namespace of process {pid} was not made"))
+    })?;
+    let handle = Handle::of(holder, holder, Kind::User)?;
+    let inhabitants = inhabitants(nested, target);
+    let stub = &mut target.process(pid)?.leader;
+    let list: Vec<u8> = groups.iter().flat_map(|id| id.to_ne_bytes()).collect();
+    let at = stub.put(&list)?;
+    let set = Call::new(libc::SYS_setgroups, &[groups.len() as u64, at]);
+    stub.must("setgroups", set)?;
+    // What only the container's own root may do: the pid namespace, although it was made in that user namespace, is its.
+    if let Some(Children::Inner(id)) = nested.task(pid).and_then(|task| task.pids_for_children)
+        && let Some(there) = inhabitants.get(&id)
+    {
+        go(stub, &Handle::of(*there, *there, Kind::Pid)?)?;
+    }
+    go(stub, &handle)
 }
 
 /// Brings the further threads of a process into theirs, where those are not those of their leader.
@@ -221,6 +270,9 @@ impl Inners {
     fn join(&self, nested: &Nested, task: &Task, now: &[NsId], stub: &mut Stub) -> Result<()> {
         for id in task.namespaces.iter().filter(|id| !now.contains(id)) {
             if let (Some(holder), Some(inner)) = (self.holders.get(id), nested.get(*id)) {
+                if kind(&inner.content) == Kind::User {
+                    continue; // last of all ([`join_users`])
+                }
                 let tid = holder.stub.tid();
                 go(stub, &Handle::of(tid, tid, kind(&inner.content))?)?;
             }
@@ -290,8 +342,8 @@ fn fill(
                 .map(|what| format!("not mounted inside the container, as it was: {what}"))
                 .collect());
         }
-        Content::Pid { .. } | Content::Cgroup { .. } => {}
-        Content::User { .. } | Content::Time { .. } => {
+        Content::Pid { .. } | Content::Cgroup { .. } | Content::User { .. } => {}
+        Content::Time { .. } => {
             return Err(Error::Refused(format!(
                 "the image has a {} namespace inside the container, which cannot be made yet",
                 kind(&inner.content).name()
@@ -312,6 +364,7 @@ fn children(nested: &Nested, target: &mut Target) -> Result<()> {
         }
     }
     let root = target.root_pid;
+    let is_user = |content: &Content| matches!(content, Content::User { .. });
     for process in target.processes.values_mut() {
         let leader = (process.inside, &mut process.leader);
         let threads = process.threads.iter_mut().map(|(tid, stub)| (*tid, stub));
@@ -322,6 +375,7 @@ fn children(nested: &Nested, target: &mut Target) -> Result<()> {
                     stub.must("make a pid namespace", call::unshare(Kind::Pid))?;
                     continue;
                 }
+                Some(Children::Inner(_)) if nested.of(tid, is_user).is_some() => continue, // is so already
                 Some(Children::Container) => Some(&root),
                 Some(Children::Inner(id)) => inhabitants.get(&id),
             };

@@ -7,7 +7,7 @@
 mod give;
 mod take;
 
-pub use give::{Inners, join_threads, make, settle, settle_mounts, trees};
+pub use give::{Inners, join_threads, join_users, make, settle, settle_mounts, trees};
 pub use take::{Sights, blockers, dump};
 
 use image::namespaces::nested::Content;

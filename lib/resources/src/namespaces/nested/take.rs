@@ -6,6 +6,7 @@ use image::ids;
 use image::ids::NsId;
 use image::namespaces::nested::{Children, Content, Inner, Nested, Shown, Task};
 use image::namespaces::network::LinkKind;
+use image::namespaces::user::Users;
 use kernel::Pid;
 use kernel::namespaces::{Kind, identity_in, last_pid};
 use kernel::nsfs::Handle;
@@ -185,6 +186,9 @@ impl Walk {
                 continue;
             };
             let (kind, task, inode) = (found.handle.kind(), found.task, found.handle.inode());
+            if task.is_none() && kind == Kind::User {
+                continue; // it owns others: a child of ours will look
+            }
             let Some((pid, tid)) = task else {
                 let what = format!("a {} namespace ({inode}) that no task is in", kind.name());
                 let remedy = "end what holds it: the process whose children were to be in it";
@@ -209,7 +213,19 @@ impl Walk {
                         }
                     }
                 }
-                Kind::User | Kind::Time => {
+                Kind::User => {
+                    let maps = user::dump(tid)?;
+                    let members: Vec<Tid> = self
+                        .tasks
+                        .iter()
+                        .filter(|(_, member)| member.namespaces.contains(&found.id))
+                        .map(|(tid, _)| *tid)
+                        .collect();
+                    for (pid, tid) in members {
+                        self.member(pid, tid, &maps)?;
+                    }
+                }
+                Kind::Time => {
                     let what = format!(
                         "a {} namespace other than that of the container's root process {root}",
                         kind.name()
@@ -239,6 +255,25 @@ impl Walk {
         Ok(())
     }
 
+    /// What of a task in a user namespace cannot be given back there.
+    fn member(&mut self, pid: Pid, tid: Pid, maps: &Users) -> Result<()> {
+        if pid != tid {
+            let what = "it has threads, in a user namespace inside the container";
+            let remedy = "end it first: such a process can be made again only without threads";
+            self.block(pid, format!("thread {tid}"), what, remedy);
+        }
+        let status = status::read(pid)?;
+        for (key, map) in [("Uid", &maps.uids), ("Gid", &maps.gids)] {
+            let strange = |id: &i64| user::inside(map, *id as u32).is_none();
+            if status.numbers(key)?.iter().any(strange) {
+                let what = "its user or group id is none that its user namespace, inside the container, has a number for";
+                self.block(pid, "", what, "map it (uid_map, gid_map), or end it first");
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn content(&self, found: &Found, task: Tid) -> Result<Content> {
         let tid = task.1;
         Ok(match found.handle.kind() {
@@ -251,6 +286,8 @@ impl Walk {
             },
             Kind::User => Content::User {
                 maps: user::dump(tid)?,
+                maker: found.handle.owner_uid()?,
+                keeps_groups: Proc::process(tid).text("setgroups")?.trim() == "deny",
             },
             Kind::Ipc => Content::Ipc {
                 limits: ipc::dump(tid)?,
@@ -316,11 +353,16 @@ pub fn dump(
     }
     let sights = walk.sights();
     let namespaces = walk.found.iter().map(|found| {
-        let gone = || kernel::Error::Gone { pid: root };
+        let content = match found.task {
+            Some(task) => walk.content(found, task)?,
+            None => found
+                .handle
+                .visited(|pid| Ok(walk.content(found, (pid, pid))))??,
+        };
         Ok(Inner {
             id: found.id,
             owner: found.owner,
-            content: walk.content(found, found.task.ok_or_else(gone)?)?,
+            content,
         })
     });
     let namespaces = namespaces.collect::<Result<Vec<_>>>()?;
