@@ -2,7 +2,7 @@
 //! `checkpoint`, the container runs on.
 
 use super::Sharing;
-use super::waits::{self, Watch};
+use super::waits::{self, Shortened, Watch};
 use crate::{Blocker, Error, Result, Source, SourceProcess, SourceThread};
 use image::sockets::tcp::Connections;
 use kernel::arch;
@@ -32,6 +32,8 @@ pub struct Frozen {
     pub stopped: HashSet<kernel::Pid>,
     /// In how many pid namespaces its root process is seen, ours first: the last is the container's.
     pub depth: usize,
+    /// Calls that are to be executed again for what remained of their time.
+    shortened: HashMap<kernel::Pid, Shortened>,
 }
 
 /// How long a task may take to stop. One that takes longer waits for a child made by vfork, which is stopped itself.
@@ -105,6 +107,8 @@ struct Pass {
     late: Vec<(kernel::Pid, Running, Option<Watch>)>,
     /// How many waits were looked at while they ended.
     watched: usize,
+    /// Calls that are to be executed again for what remained of their time.
+    shortened: HashMap<kernel::Pid, Shortened>,
     known: HashSet<kernel::Pid>,
     stopped: HashSet<kernel::Pid>,
 }
@@ -170,7 +174,8 @@ impl Pass {
                 hide(&mut task)?;
                 let wait = waits::remembered(tid, &before, watch.as_ref());
                 if let Some(watch) = watch {
-                    waits::shorten(&mut task, &before, &watch)?;
+                    let shortened = waits::shorten(&mut task, &before, &watch)?;
+                    self.shortened.extend(shortened.map(|call| (tid, call)));
                 }
                 self.held.entry(pid).or_default().insert(tid, (task, wait));
             }
@@ -233,6 +238,7 @@ impl Pass {
             },
             zombies,
             stopped: self.stopped,
+            shortened: self.shortened,
             depth,
         })
     }
@@ -380,9 +386,16 @@ impl Frozen {
     pub fn thaw(self) -> Result<()> {
         let mut first_error = None;
         let threads = self.source.processes.into_iter().flat_map(|p| p.threads);
+        let shortened = self.shortened;
+        let let_go = |mut task: Stopped| {
+            if let Some(call) = shortened.get(&task.tid()) {
+                call.apply(&mut task)?;
+            }
+            release(task)
+        };
         for thread in threads {
             // One task that died must not keep the others stopped.
-            if let Err(e) = thread.guest.finish().and_then(release) {
+            if let Err(e) = thread.guest.finish().and_then(let_go) {
                 first_error.get_or_insert(e);
             }
         }

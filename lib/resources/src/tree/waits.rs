@@ -8,6 +8,7 @@ use kernel::proc::Proc;
 use kernel::proc::timer_list::{self, Timers};
 use kernel::ptrace::Stopped;
 use kernel::vm;
+use std::time::{Duration, Instant};
 
 /// `io_pgetevents(2)`, `epoll_pwait2(2)` (arch/x86/entry/syscalls/syscall_64.tbl).
 const SYS_IO_PGETEVENTS: i64 = 333;
@@ -166,41 +167,63 @@ pub(super) fn remembered(
     })
 }
 
+/// A call that is about to be executed again, and when it is to give up.
+#[derive(Debug)]
+pub(super) struct Shortened {
+    timeout: Timeout,
+    ends: Instant,
+}
+
 /// Has a call that the stop ended, and which is about to be executed again, wait for what remained. Its argument is
 /// changed only where nobody looks at it any more afterwards.
-pub(super) fn shorten(task: &mut Stopped, before: &Registers, watch: &Watch) -> Result<()> {
+pub(super) fn shorten(
+    task: &mut Stopped,
+    before: &Registers,
+    watch: &Watch,
+) -> Result<Option<Shortened>> {
     let tid = task.tid();
     let arguments = arch::call_arguments(before);
     let found = arch::interrupted_call(before).and_then(|nr| timeout(nr, arguments));
     let (true, Some(timeout)) = (arch::ended_by_stop(before), found) else {
-        return Ok(());
+        return Ok(None);
     };
     let mut code = [0; 16];
     if vm::read(tid, before.rip, &mut code).is_err() || !arch::only_returns(&code) {
-        return Ok(());
+        return Ok(None);
     }
     let length = timeout.length(tid, arguments);
     let Some(time) = length.and_then(|length| watch.remaining(tid, timeout, length)) else {
-        return Ok(());
+        return Ok(None);
     };
-    let mut registers = task.registers()?;
-    match timeout {
-        Timeout::Milliseconds(n) => {
-            let time = (time + MILLISECOND - 1) / MILLISECOND;
-            arch::set_call_argument(&mut registers, n, time as u64);
-        }
-        Timeout::Timespec(n) => {
-            let at = registers.rsp.saturating_sub(DEPTH) & !15;
-            let timespec = [time / SECOND, time % SECOND]
-                .map(i64::to_ne_bytes)
-                .concat();
-            if vm::write(tid, at, &timespec).is_err() {
-                return Ok(());
+    let ends = Instant::now() + Duration::from_nanos(time as u64);
+    let shortened = Shortened { timeout, ends };
+    let may = shortened.apply(task)?;
+    Ok(may.then_some(shortened))
+}
+
+impl Shortened {
+    /// Gives the call the time that remains now; `false` where there is no place to write it to.
+    pub(super) fn apply(&self, task: &mut Stopped) -> kernel::Result<bool> {
+        let time = self.ends.saturating_duration_since(Instant::now());
+        let mut registers = task.registers()?;
+        match self.timeout {
+            Timeout::Milliseconds(n) => {
+                let time = time.as_nanos().div_ceil(MILLISECOND as u128);
+                arch::set_call_argument(&mut registers, n, time as u64);
             }
-            arch::set_call_argument(&mut registers, n, at);
+            Timeout::Timespec(n) => {
+                let at = registers.rsp.saturating_sub(DEPTH) & !15;
+                let timespec = [time.as_secs(), time.subsec_nanos().into()];
+                let timespec = timespec.map(u64::to_ne_bytes).concat();
+                if vm::write(task.tid(), at, &timespec).is_err() {
+                    return Ok(false);
+                }
+                arch::set_call_argument(&mut registers, n, at);
+            }
         }
+        task.set_registers(&registers)?;
+        Ok(true)
     }
-    Ok(task.set_registers(&registers)?)
 }
 
 #[cfg(test)]
