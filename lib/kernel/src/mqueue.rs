@@ -1,7 +1,7 @@
 //! POSIX message queues (mq_overview(7)): those of the calling thread's IPC namespace.
 
 use crate::error::{Named, check};
-use crate::{Error, Result};
+use crate::{Error, Pid, Result};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::ffi::CString;
@@ -13,8 +13,8 @@ use std::os::unix::ffi::OsStringExt;
 pub struct Listed {
     /// Its name, without the slash.
     pub name: Vec<u8>,
-    /// Whether a process waits to be told of the next message (mq_notify(3)).
-    pub notifies: bool,
+    /// The process that waits to be told of the next message (mq_notify(3)).
+    pub notifies: Option<Pid>,
 }
 
 /// What a queue can hold.
@@ -51,11 +51,11 @@ pub fn list() -> Result<Vec<Listed>> {
 }
 
 /// `QSIZE:129 NOTIFY:2 SIGNO:0 NOTIFY_PID:8260`, the numbers filled up with spaces.
-fn notifies(text: &str) -> bool {
+fn notifies(text: &str) -> Option<Pid> {
     let pid = text
         .split_whitespace()
         .find_map(|w| w.strip_prefix("NOTIFY_PID:"));
-    pid.is_some_and(|pid| pid != "0")
+    pid?.parse().ok().filter(|pid| *pid != 0)
 }
 
 fn slash(name: &[u8]) -> Result<CString> {
@@ -150,8 +150,8 @@ mod tests {
     #[test]
     fn who_waits_to_be_told_is_seen() {
         let text = |pid| format!("QSIZE:129        NOTIFY:0     SIGNO:0     NOTIFY_PID:{pid:<6}\n");
-        assert!(!notifies(&text(0)));
-        assert!(notifies(&text(8260)));
+        assert_eq!(notifies(&text(0)), None);
+        assert_eq!(notifies(&text(8260)), Some(8260));
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
                 list().unwrap(),
                 [Listed {
                     name,
-                    notifies: false
+                    notifies: None
                 }]
             );
         };

@@ -102,6 +102,22 @@ pub fn set_io_priority(tid: Pid, value: u32) -> Result<()> {
     Ok(())
 }
 
+/// Who may run beside a task on the same core (`PR_SCHED_CORE_GET`, prctl(2)): those with the same number. 0 where it does not
+/// mind, and on a kernel or a machine that has no such thing.
+pub fn core_cookie(tid: Pid) -> Result<u64> {
+    /// `PR_SCHED_CORE`, `PR_SCHED_CORE_GET`, `PR_SCHED_CORE_SCOPE_THREAD` (include/uapi/linux/prctl.h).
+    const CORE: (i32, u64, u64) = (62, 0, 0);
+    let mut cookie = 0u64;
+    let (option, get, scope) = CORE;
+    // SAFETY: the cookie outlives the call, which writes it.
+    let result = unsafe { libc::prctl(option, get, tid as u64, scope, &mut cookie) };
+    match check(result.into(), || format!("PR_SCHED_CORE of task {tid}")) {
+        Ok(_) => Ok(cookie),
+        Err(e) if matches!(e.raw(), Some(libc::EINVAL | libc::ENODEV)) => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,19 +88,27 @@ fn make(record: &Queue) -> Result<()> {
     fill(&queue, &record.messages)
 }
 
-/// Queues that cannot be taken: somebody waits to be told of the next message, and the kernel does not say how.
+/// Queues of which a process waits to be told of the next message: the kernel does not say what value goes with it. All of
+/// the ipc namespace that this process is in.
 pub fn blockers(root: Pid) -> Result<Vec<Blocker>> {
     let listed = within(root, &[Namespace::Ipc], mqueue::list)??;
-    let waited_for = listed.into_iter().filter(|queue| queue.notifies);
-    Ok(waited_for
-        .map(|queue| Blocker {
-            pid: root,
+    let waited_for = listed.into_iter().filter_map(|queue| {
+        Some(Blocker {
+            pid: queue.notifies?,
             place: format!("message queue /{}", Name(queue.name)),
-            what: "a process that waits to be told of the next message (mq_notify)".into(),
+            what: "it waits to be told of the next message (mq_notify)".into(),
             remedy: "take the container when it has been told, or have it wait in mq_receive"
                 .into(),
         })
-        .collect())
+    });
+    Ok(waited_for.collect())
+}
+
+/// The same where the ipc namespace is the host's: those that wait and are among `processes`.
+pub fn blockers_of(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
+    let mut found = blockers(root)?;
+    found.retain(|blocker| processes.contains(&blocker.pid));
+    Ok(found)
 }
 
 fn failed(what: &str, name: &[u8], errno: Errno) -> crate::Error {

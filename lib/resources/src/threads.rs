@@ -20,6 +20,7 @@ use image::tree::Ended;
 use kernel::proc::{Proc, status};
 use kernel::ptrace::Stopped;
 use kernel::remote::{Call, Caller, Gates, Stub, call};
+use kernel::sched;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,17 @@ pub fn blockers(pid: kernel::Pid) -> Result<Vec<Blocker>> {
         found.push(blocker(
             "it has a shadow stack".into(),
             "start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off",
+        ));
+    }
+    for tid in Proc::process(pid).numbers("task")? {
+        match sched::core_cookie(tid) {
+            Ok(0) => continue,
+            Err(e) if e.raw() == Some(libc::ESRCH) => continue,
+            cookie => cookie?,
+        };
+        found.push(blocker(
+            format!("its thread {tid} runs beside chosen others only (core scheduling)"),
+            "start it without PR_SCHED_CORE (coresched new, schedCore)",
         ));
     }
     let mut class = [0; 5];

@@ -94,7 +94,7 @@ impl<'a> Collector<'a> {
     }
 
     /// One that was found in flight, in a socket's queue: a descriptor of ours, which is kept.
-    pub fn in_flight(&mut self, fd: OwnedFd) -> Result<FileId> {
+    fn in_flight(&mut self, fd: OwnedFd, socket: sockets::Holder) -> Result<FileId> {
         let holder = Holder {
             pid: std::process::id() as kernel::Pid,
             number: fd.as_raw_fd(),
@@ -102,6 +102,11 @@ impl<'a> Collector<'a> {
         let twin = descriptor::duplicate(fd.as_fd())?;
         let file = Borrowed::look(holder, twin)?;
         self.around.note(&file)?;
+        if let Some(tid) = pidfd::of_late(&file, self)? {
+            let what =
+                format!("a descriptor of thread {tid} (PIDFD_THREAD), sent and not yet received");
+            return Err(socket.blocked(what, "have it received, or send that of the process"));
+        }
         let id = self.identify(&file.seen)?;
         self.kept.push(fd);
         Ok(id)
@@ -223,7 +228,7 @@ impl<'a> Collector<'a> {
             Some(diag) => diag,
             None => sockets::diag_of(self.source)?,
         };
-        let mut in_flight = |fd| self.in_flight(fd);
+        let mut in_flight = |fd| self.in_flight(fd, holder);
         let record = sockets::dump(file.fd.as_fd(), holder, &mut diag, &mut in_flight);
         self.diag = Some(diag);
         match record {

@@ -65,7 +65,7 @@ const NAMELESS: &[(&str, Kind)] = &[
     ("anon_inode:[timerfd]", Kind::Timerfd),
     ("anon_inode:[signalfd]", Kind::Signalfd),
     ("anon_inode:inotify", Kind::Inotify),
-    ("anon_inode:[pidfd]", Kind::Pidfd),
+    (super::pidfd::LINK, Kind::Pidfd),
 ];
 
 const REFUSED: &[(&str, &str, &str)] = &[

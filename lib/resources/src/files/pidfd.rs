@@ -13,6 +13,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 
+/// What the link of one says.
+pub(crate) const LINK: &str = "anon_inode:[pidfd]";
+
 /// Takes one.
 pub(crate) fn dump(file: &Borrowed, collector: &Collector) -> Result<Pidfd> {
     let Some(ours) = file.fdinfo.pidfd()? else {
@@ -35,6 +38,16 @@ pub(crate) fn dump(file: &Borrowed, collector: &Collector) -> Result<Pidfd> {
         pid: Some(pid),
         ended: None,
     })
+}
+
+/// The thread that one is of, where it is made last of all, when the queues of sockets are full already.
+pub(crate) fn of_late(file: &Borrowed, collector: &Collector) -> Result<Option<kernel::Pid>> {
+    let processes = &collector.source.processes;
+    let is_late = |tid: &kernel::Pid| processes.iter().all(|process| process.pid != *tid);
+    if file.link.0 != LINK.as_bytes() || !is_of_thread(file.flags() as u32) {
+        return Ok(None);
+    }
+    Ok(file.fdinfo.pidfd()?.filter(is_late))
 }
 
 /// Processes that are dead, by what tells them apart.

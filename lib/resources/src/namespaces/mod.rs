@@ -51,6 +51,8 @@ pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
     if is_own(root, Kind::Ipc)? {
         found.extend(crate::ipc::blockers(root)?);
         found.extend(crate::memory::segments::blockers(root, processes)?);
+    } else {
+        found.extend(crate::ipc::blockers_of(root, processes)?);
     }
     found.extend(crate::ipc::sysv::blockers(processes)?);
     if is_own(root, Kind::Network)? {

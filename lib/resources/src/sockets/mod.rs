@@ -91,7 +91,7 @@ impl Holder {
         }
     }
 
-    fn blocked(&self, what: impl Into<String>, remedy: &str) -> Error {
+    pub(crate) fn blocked(&self, what: impl Into<String>, remedy: &str) -> Error {
         Error::Blocked(vec![self.blocker(what, remedy)])
     }
 }

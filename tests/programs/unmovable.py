@@ -1,0 +1,65 @@
+"""Has what no kernel gives away, as its arguments name it; says what it has and what this kernel lacks, and waits."""
+import array
+import ctypes
+import os
+import socket
+import sys
+import threading
+import time
+
+libc = ctypes.CDLL(None, use_errno=True)
+kept = []
+
+
+def call(*arguments):
+    result = libc.syscall(*arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def asynchronous():
+    # io_setup
+    call(206, 8, ctypes.byref(ctypes.c_ulong(0)))
+
+
+def told():
+    for name, how in ((b"signal", 0), (b"none", 1)):
+        # mq_open, mq_notify; struct sigevent: value, SIGUSR1, SIGEV_SIGNAL or SIGEV_NONE
+        queue = call(240, name, os.O_CREAT | os.O_RDWR, 0o600, 0)
+        event = (ctypes.c_int * 16)(7, 0, 10, how)
+        call(244, queue, event)
+
+
+def core():
+    # PR_SCHED_CORE, PR_SCHED_CORE_CREATE, of this thread
+    call(157, 62, 1, 0, 0, 0)
+
+
+def thread():
+    tid, end = [], threading.Event()
+
+    def live():
+        tid.append(threading.get_native_id())
+        end.wait()
+
+    threading.Thread(target=live, daemon=True).start()
+    while not tid:
+        time.sleep(0.01)
+    # pidfd_open, PIDFD_THREAD
+    descriptor = call(434, tid[0], os.O_EXCL)
+    pair = socket.socketpair()
+    rights = array.array("i", [descriptor])
+    pair[0].sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    kept.append(pair)
+
+
+for name in sys.argv[1:]:
+    try:
+        globals()[name]()
+        print("has", name, flush=True)
+    except OSError as error:
+        print("lacks", name, error, flush=True)
+print("ready", flush=True)
+while True:
+    time.sleep(0.1)

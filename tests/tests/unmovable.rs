@@ -1,0 +1,51 @@
+//! What the kernel gives nobody a way to make again: named, with its process, and the program runs on.
+#![forbid(unsafe_code)]
+
+use ferry_tests::{Host, Program, Traces, programs};
+
+/// Has these, by the names that `tests/programs/unmovable.py` has for them, and sees that the words for each are said.
+fn refused(kinds: &[(&str, &[&str])]) {
+    let host = Host::new("alder");
+    let script = programs().join("unmovable.py");
+    let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
+    let line = format!("/usr/bin/python3 {} {}", script.display(), names.join(" "));
+    let program = Program::alone(&host, "unmovable", &line);
+    let output = program.says("ready");
+    let (had, lacked): (Vec<_>, Vec<_>) = kinds
+        .iter()
+        .partition(|(name, _)| output.contains(&format!("has {name}\n")));
+    // What this kernel does not have, no container can hold.
+    println!("{} kinds are not here: {lacked:?}", lacked.len());
+    assert!(!had.is_empty(), "{output}");
+    let traces = Traces::of(&host);
+    let outcome = host
+        .sh(&format!("checkpoint pid:{} > /dev/null", program.pid))
+        .fails_with(4);
+    for word in had.iter().flat_map(|(_, words)| *words) {
+        assert!(outcome.stderr.contains(word), "{word}: {}", outcome.stderr);
+    }
+    program.runs_free();
+    traces.assert_none_left(&host);
+}
+
+#[test]
+fn asynchronous_io_notifications_of_queues_and_chosen_neighbours_are_refused_by_name() {
+    let queues = [
+        "message queue /none: it waits to be told of the next message (mq_notify)",
+        "message queue /signal: it waits to be told of the next message (mq_notify)",
+    ];
+    refused(&[
+        ("asynchronous", &["a queue of asynchronous I/O (io_setup)"]),
+        ("told", &queues),
+        (
+            "core",
+            &["runs beside chosen others only (core scheduling)"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_descriptor_of_a_thread_that_is_on_its_way_is_refused_by_name() {
+    let words = ["(PIDFD_THREAD), sent and not yet received", "descriptor "];
+    refused(&[("thread", &words)]);
+}
