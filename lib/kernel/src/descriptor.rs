@@ -171,6 +171,12 @@ pub fn set_signal(fd: BorrowedFd, signal: i32) -> Result<()> {
     fcntl(fd, F_SETSIG, signal.into(), "set the signal of a file").map(drop)
 }
 
+/// Takes a lease for reading (`F_SETLEASE`): whoever wants to write has to wait for us.
+pub fn lease(fd: BorrowedFd) -> Result<()> {
+    let kind = libc::F_RDLCK.into();
+    fcntl(fd, libc::F_SETLEASE, kind, "take a lease of a file").map(drop)
+}
+
 /// Sets the offset from the start.
 pub fn seek(fd: BorrowedFd, position: u64) -> Result<()> {
     // SAFETY: no pointers.

@@ -502,9 +502,15 @@ pub fn protect(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
 }
 
 /// Step by step over all areas, for the same reason as [`advise_calls`]: a guard page marks the whole area it is in for
-/// ever (`VM_MAYBE_GUARD`), so no neighbour may look like it by then; and locked areas take none.
+/// ever (`VM_MAYBE_GUARD`), so no neighbour may look like it by then, which a seal sees to; and locked areas take none.
 fn last_calls(areas: &[Area]) -> Vec<(&Area, Call)> {
-    let steps: [fn(&Area) -> Vec<Call>; 4] = [protect_calls, guard_calls, lock_calls, seal_calls];
+    let steps: [fn(&Area) -> Vec<Call>; 5] = [
+        protect_calls,
+        |area| seal_calls(area, false),
+        guard_calls,
+        lock_calls,
+        |area| seal_calls(area, true),
+    ];
     let of = |step: fn(&Area) -> Vec<Call>| {
         let calls = areas.iter().map(move |area| (area, step(area)));
         calls.flat_map(|(area, calls)| calls.into_iter().map(move |call| (area, call)))
@@ -543,10 +549,11 @@ fn lock_calls(area: &Area) -> Vec<Call> {
     locked(area).then_some(lock).into_iter().collect()
 }
 
-fn seal_calls(area: &Area) -> Vec<Call> {
+/// Those of areas with guard pages, or without: sealed ones may take none.
+fn seal_calls(area: &Area, guarded: bool) -> Vec<Call> {
     let seal = Call::new(SYS_MSEAL, &[area.start, area.len()]);
     let of_ours = !matches!(area.backing, Backing::Vdso {} | Backing::Vvar {});
-    (area.has(Advice::Sealed) && of_ours)
+    (area.has(Advice::Sealed) && of_ours && area.guards.is_empty() != guarded)
         .then_some(seal)
         .into_iter()
         .collect()

@@ -1,10 +1,10 @@
-//! File locks: record locks of a process and of an open file description, and flock(2). All are shared ones, so that
+//! File locks: record locks of a process and of an open file description, flock(2), and a lease. All are shared ones, so that
 //! replicas can hold them side by side.
 #![forbid(unsafe_code)]
 
 use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::{File, OpenOptions};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 use subject::Stage;
 
@@ -44,15 +44,16 @@ fn main() -> ExitCode {
     fcntl(&posix, FcntlArg::F_SETLK(&record(100, 0))).expect("F_SETLK");
     fcntl(&ofd, FcntlArg::F_OFD_SETLK(&record(4, 1))).expect("F_OFD_SETLK");
     flock.lock_shared().expect("flock");
-    let before = [shown(&posix), shown(&ofd), shown(&flock)];
+    let leased = stage.path("leased");
+    std::fs::write(&leased, b"").expect("write");
+    let lease = File::open(&leased).expect("open");
+    kernel::descriptor::lease(lease.as_fd()).expect("F_SETLEASE");
+    let all = || [&posix, &ofd, &flock, &lease].map(shown);
+    let before = all();
 
     stage.wait();
 
-    stage.same(
-        "the locks",
-        before,
-        [shown(&posix), shown(&ofd), shown(&flock)],
-    );
+    stage.same("the locks", before, all());
     let stranger = open();
     let exclusive = stranger.try_lock();
     stage.holds("nobody else gets it for himself", exclusive.is_err());

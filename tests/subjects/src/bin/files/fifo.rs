@@ -1,4 +1,4 @@
-//! A fifo: bytes in it, both ends open, its name gone.
+//! Fifos: bytes in one, both ends open, its name gone; one with a reader only, one that its writer alone is left of.
 #![forbid(unsafe_code)]
 
 use nix::sys::stat::Mode;
@@ -29,7 +29,28 @@ fn main() -> ExitCode {
         .expect("open for both");
     std::fs::remove_file(&path).expect("unlink");
 
+    let half = |name: &str| {
+        let path = stage.path(name);
+        nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)).expect("mkfifo");
+        let mut options = OpenOptions::new();
+        let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+        (options.open(&path).expect("open for reading"), path)
+    };
+    let (mut waiting, _) = half("waiting");
+    let (gone, path) = half("left");
+    let mut left = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .expect("open for writing");
+    drop(gone);
+
     stage.wait();
+
+    // Before any of the replicas that have the name in common opens an end.
+    let none = waiting.read(&mut [0]).map_err(|e| e.kind());
+    stage.same("nobody has written yet", Ok(0), none);
+    let alone = left.write(b"!").map_err(|e| e.kind());
+    stage.same("nobody reads", Err(std::io::ErrorKind::BrokenPipe), alone);
 
     let mut bytes = [0; 64];
     let count = reader.read(&mut bytes).unwrap_or(0);
