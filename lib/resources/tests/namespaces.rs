@@ -1,5 +1,6 @@
 //! Namespaces inside a container: what stands in their way is named while all of it runs.
 
+use image::sockets::tcp::Connections;
 use resources::namespaces::nested;
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -27,4 +28,62 @@ fn threads_in_a_user_namespace_are_named() {
         found[0].what,
         "it has threads, in a user namespace inside the container"
     );
+}
+
+/// What the look before the freeze says of a child in a network of its own, whose script has said that it is ready.
+fn refused_in_a_network(script: &str) -> Vec<resources::Blocker> {
+    let mut child = Command::new("unshare")
+        .args(["-n", "/usr/bin/python3", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let us = std::process::id() as kernel::Pid;
+    let pid = child.id() as kernel::Pid;
+    // The files of this process are whatever has called the tests: those of the child are its own.
+    let found = resources::files::blockers(&[us, pid], Connections::Established).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    found.into_iter().filter(|b| b.pid == pid).collect()
+}
+
+#[test]
+fn a_connection_with_others_in_a_network_inside_the_container_is_named() {
+    // The other end's process is none of those that are taken.
+    let script = "import os, socket, subprocess, time\n\
+                  os.closerange(3, 1024)\n\
+                  subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True)\n\
+                  l = socket.create_server(('127.0.0.1', 777))\n\
+                  c = socket.create_connection(('127.0.0.1', 777))\n\
+                  s, _ = l.accept()\n\
+                  parent = os.getpid()\n\
+                  if os.fork() == 0:\n\
+                  \x20   while os.getppid() == parent: time.sleep(0.1)\n\
+                  \x20   os._exit(0)\n\
+                  s.close()\n\
+                  print(flush=True)\n\
+                  time.sleep(60)\n";
+    let found = refused_in_a_network(script);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(
+        found[0].what,
+        "an established TCP connection with 127.0.0.1:777"
+    );
+    assert!(
+        found[0].remedy.contains("inside the container"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn sockets_of_a_network_inside_the_container_are_no_obstacle() {
+    let script = "import os, socket, time\n\
+                  os.closerange(3, 1024)\n\
+                  a = socket.socket()\n\
+                  b, c = socket.socketpair()\n\
+                  d = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n\
+                  print(flush=True)\n\
+                  time.sleep(60)\n";
+    let found = refused_in_a_network(script);
+    assert!(found.is_empty(), "{found:?}");
 }

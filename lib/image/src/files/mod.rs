@@ -47,6 +47,9 @@ pub struct OpenFile {
     /// The mount namespace inside the container through which it was opened; absent: the container's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mounts: Option<NsId>,
+    /// Of a socket the network namespace inside the container that it belongs to; absent: the container's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NsId>,
     /// What descriptor tables call it.
     pub id: FileId,
     /// `O_*` access mode and status flags, as `flags:` in fdinfo has them, without `O_CLOEXEC`.

@@ -2,7 +2,7 @@
 
 use super::options::Options;
 use crate::bytes::Bytes;
-use crate::ids::{FileId, Pid};
+use crate::ids::{FileId, NsId, Pid};
 use crate::path::Name;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,9 @@ pub enum Address {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SocketFile {
+    /// The mount namespace inside the container in which it is; absent: the container's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<NsId>,
     /// The directory a relative path starts at, else `/`.
     pub directory: Name,
     /// Permission bits.

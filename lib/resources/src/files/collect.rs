@@ -230,9 +230,16 @@ impl<'a> Collector<'a> {
         };
         let mut in_flight = |fd| self.in_flight(fd, holder);
         let record = sockets::dump(file.fd.as_fd(), holder, &mut diag, &mut in_flight);
+        let network = diag.network();
         self.diag = Some(diag);
         match record {
-            Ok(record) => self.push(id, &file, File::Socket(record)),
+            Ok(record) => {
+                self.push(id, &file, File::Socket(record))?;
+                if let Some(last) = self.record.files.last_mut() {
+                    last.network = network;
+                }
+                Ok(())
+            }
             Err(Error::Blocked(blockers)) => {
                 self.blockers.extend(blockers);
                 Ok(())
@@ -249,6 +256,7 @@ impl<'a> Collector<'a> {
         self.around.view.as_opener(file);
         self.record.files.push(OpenFile {
             mounts: self.around.view.namespace(),
+            network: None,
             id,
             flags: file.flags() as u32,
             position: file.fdinfo.position,

@@ -109,7 +109,8 @@ impl Taken {
 /// end is not theirs.
 pub fn blockers(pids: &[kernel::Pid], outside: impl Into<Outside>) -> Result<Vec<Blocker>> {
     let root = pids.first().copied().unwrap_or(0);
-    let mut around = Surroundings::of(pids, &Sights::of(root, pids)?)?;
+    let sights = Sights::of(root, pids)?;
+    let mut around = Surroundings::of(pids, &sights)?;
     let mut seen = Vec::new();
     for pid in pids {
         match running(*pid, &mut around) {
@@ -118,7 +119,7 @@ pub fn blockers(pids: &[kernel::Pid], outside: impl Into<Outside>) -> Result<Vec
         }
     }
     let mut found = sharing(pids)?;
-    found.extend(sockets::blockers(pids, outside.into())?);
+    found.extend(sockets::blockers(pids, outside.into(), &sights)?);
     for file in seen {
         if let Err(obstacle) = kind::kind(&file, &around)
             && !around.may_be_in_flight(&file)

@@ -13,8 +13,7 @@ use image::files::fs::Fs;
 use image::files::pipe::Pipe;
 use image::files::table::Table;
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
-use image::ids::{BlobId, FileId, NsId, Pid, PipeId, SharedId};
-use image::sockets::Socket;
+use image::ids::{BlobId, NsId, Pid, PipeId, SharedId};
 use kernel::descriptor::{
     self, O_APPEND, O_ASYNC, O_DIRECT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDWR,
     O_TMPFILE_BIT,
@@ -132,7 +131,7 @@ pub fn open(
         graves: HashMap::new(),
     };
     maker.objects(target)?;
-    let sockets: Vec<(FileId, &Socket)> = record.files.iter().filter_map(socket).collect();
+    let sockets: Vec<sockets::Listed> = record.files.iter().filter_map(socket).collect();
     let made = sockets::restore(&sockets, target)?;
     for file in &record.files {
         if let File::Socket(_) = &file.file {
@@ -283,9 +282,9 @@ fn through<'a>(
     })
 }
 
-fn socket(file: &OpenFile) -> Option<(FileId, &Socket)> {
+fn socket(file: &OpenFile) -> Option<sockets::Listed<'_>> {
     match &file.file {
-        File::Socket(socket) => Some((file.id, socket)),
+        File::Socket(socket) => Some((file.id, file.network, socket)),
         _ => None,
     }
 }

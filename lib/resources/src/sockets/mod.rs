@@ -2,14 +2,16 @@
 //! made, bound, listening and paired ([`restore`]), then, when every other open file is there to be passed along, their
 //! queues are filled and the last connections made ([`Opened::fill`]).
 
+use crate::namespaces::nested::Sights;
 use crate::{Blocker, Error, Result, Source, Target};
-use image::ids::{FileId, Pid};
+use image::ids::{FileId, NsId, Pid};
 use image::sockets::tcp::Connections;
+use image::sockets::unix::Unix;
 use image::sockets::{Address, Socket, Version};
 use kernel::sock_diag::{self, PacketSocket, TcpSocket, UnixSocket};
 use kernel::socket;
 use kernel::{Namespace, within};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -21,26 +23,24 @@ pub mod tcp;
 pub mod udp;
 pub mod unix;
 
-/// What the kernel lists of all sockets of the container's network, and what has been taken of them so far.
+/// What the kernel lists of all sockets of the container's network and of those inside it, and what has been taken of
+/// them so far.
 #[derive(Debug)]
 pub struct Diag {
-    /// A process in that network, in our pid namespace.
-    network: kernel::Pid,
-    /// The inode of that network namespace.
-    inode: u64,
+    /// The network of the socket at hand.
+    here: Network,
+    /// The others.
+    elsewhere: Vec<Network>,
     unix: HashMap<u64, UnixSocket>,
     /// The listening socket that has not yet accepted a client, by the client's inode.
     listeners: HashMap<u64, u64>,
-    tcp: Vec<TcpSocket>,
     packet: Vec<PacketSocket>,
     netlink: HashMap<u64, kernel::proc::netlink::Netlink>,
-    groups: Vec<kernel::proc::igmp::Group>,
     /// Whom raw and ping sockets are connected to.
     raw_peers: HashMap<u64, IpAddr>,
     inside: HashMap<kernel::Pid, Pid>,
-    fresh: options::Fresh,
-    /// What becomes of TCP connections with the outside.
-    connections: Connections,
+    /// Where its processes look up names.
+    sights: Sights,
     /// Unix sockets whose other end is outside are taken without it.
     ext_unix: bool,
     /// The container stands still.
@@ -50,6 +50,21 @@ pub struct Diag {
     /// Unix sockets that have a record, and those that must get one, or else are outside.
     taken: HashSet<u64>,
     awaited: Vec<(u64, Holder)>,
+}
+
+/// One network namespace.
+#[derive(Debug)]
+struct Network {
+    /// None: the container's own.
+    id: Option<NsId>,
+    inode: u64,
+    /// A process in it, in our pid namespace.
+    network: kernel::Pid,
+    tcp: Vec<TcpSocket>,
+    groups: Vec<kernel::proc::igmp::Group>,
+    fresh: options::Fresh,
+    /// What becomes of TCP connections with the outside.
+    connections: Connections,
 }
 
 /// What becomes of sockets whose other end is outside the container.
@@ -122,18 +137,23 @@ impl Diag {
             })
             .collect();
         Ok(Diag {
-            network,
-            inode,
+            here: Network {
+                id: None,
+                inode,
+                network,
+                tcp,
+                groups: kernel::proc::igmp::read(&proc)?,
+                fresh: options::Fresh::default(),
+                connections: Connections::None,
+            },
+            elsewhere: Vec::new(),
             listeners,
             unix: unix.into_iter().map(|s| (s.inode.into(), s)).collect(),
-            tcp,
             packet,
             netlink: kernel::proc::netlink::read(&proc)?,
-            groups: kernel::proc::igmp::read(&proc)?,
             raw_peers: kernel::proc::raw::read(&proc),
             inside: inside.clone(),
-            fresh: options::Fresh::default(),
-            connections: Connections::None,
+            sights: Sights::default(),
             ext_unix: false,
             frozen: true,
             held: HashSet::new(),
@@ -145,10 +165,57 @@ impl Diag {
     /// What becomes of connections with the outside, which are those that lead to none of the sockets `held`.
     pub fn connections(mut self, outside: impl Into<Outside>, held: HashSet<u64>) -> Self {
         let outside = outside.into();
-        self.connections = outside.connections;
+        self.here.connections = outside.connections;
         self.ext_unix = outside.unix;
         self.held = held;
         self
+    }
+
+    /// The networks inside the container too, whose connections with others do not travel.
+    pub fn networks(mut self, sights: &Sights) -> Result<Self> {
+        for (id, pid) in sights.networks.values() {
+            let inner = Diag::take(*pid, &HashMap::new())?;
+            self.unix.extend(inner.unix);
+            self.listeners.extend(inner.listeners);
+            self.packet.extend(inner.packet);
+            self.netlink.extend(inner.netlink);
+            self.raw_peers.extend(inner.raw_peers);
+            self.elsewhere.push(Network {
+                id: Some(*id),
+                ..inner.here
+            });
+        }
+        self.sights = sights.clone();
+        Ok(self)
+    }
+
+    /// The network of the socket taken last; none: the container's own.
+    pub fn network(&self) -> Option<NsId> {
+        self.here.id
+    }
+
+    /// The mount namespace of a process; none: the container's own.
+    fn mounts_of(&self, pid: kernel::Pid) -> Option<NsId> {
+        let mut all = self.sights.mounts.iter();
+        let found = all.find(|(_, _, members)| members.contains(&pid));
+        found.map(|(id, ..)| *id)
+    }
+
+    /// Turns to the network of a socket.
+    fn turn(&mut self, fd: BorrowedFd, holder: &Holder) -> Result<()> {
+        let inode = socket::network(fd)?;
+        if inode == self.here.inode {
+            return Ok(());
+        }
+        let mut others = self.elsewhere.iter_mut();
+        let Some(other) = others.find(|other| other.inode == inode) else {
+            return Err(holder.blocked(
+                "a socket of another network namespace than those of the container",
+                "close it, or checkpoint the tree it belongs to",
+            ));
+        };
+        std::mem::swap(other, &mut self.here);
+        Ok(())
     }
 
     /// After every open file was taken: each unix socket's other end has been met, or it is outside the container.
@@ -176,12 +243,7 @@ pub fn dump(
 ) -> Result<Socket> {
     let kind = kind_of(fd)?;
     options::judge(fd, &holder)?;
-    if socket::network(fd)? != diag.inode {
-        return Err(holder.blocked(
-            "a socket of another network namespace than the container's",
-            "close it, or checkpoint the tree it belongs to",
-        ));
-    }
+    diag.turn(fd, &holder)?;
     Ok(match kind {
         (socket::AF_UNIX, ..) => Socket::Unix(unix::dump(fd, holder, diag, in_flight)?),
         (socket::AF_INET | socket::AF_INET6, socket::SOCK_STREAM, socket::IPPROTO_TCP) => {
@@ -209,11 +271,12 @@ pub fn dump(
 /// Everything among the sockets of these processes (in our pid namespace, the container's first process first) that cannot
 /// be taken. A look at a running container: what is found may be gone a moment later, and the other way round; [`dump`]
 /// judges by the same rules.
-pub fn blockers(pids: &[kernel::Pid], outside: Outside) -> Result<Vec<Blocker>> {
+pub fn blockers(pids: &[kernel::Pid], outside: Outside, sights: &Sights) -> Result<Vec<Blocker>> {
     let Some(first) = pids.first() else {
         return Ok(Vec::new());
     };
-    let mut diag = Diag::take(*first, &HashMap::new())?.connections(outside, held(pids));
+    let diag = Diag::take(*first, &HashMap::new())?.networks(sights)?;
+    let mut diag = diag.connections(outside, held(pids));
     diag.frozen = false;
     let mut found = Vec::new();
     let mut seen = HashSet::new();
@@ -269,7 +332,7 @@ fn sockets_of(pid: kernel::Pid) -> Vec<(i32, u64)> {
 
 fn blocker(fd: BorrowedFd, holder: Holder, diag: &mut Diag) -> Result<Vec<Blocker>> {
     let kind = kind_of(fd)?;
-    let judged = match kind {
+    let judge = |diag: &mut Diag| match kind {
         (socket::AF_UNIX, ..) => unix::judge(fd, holder, diag),
         (socket::AF_INET | socket::AF_INET6, socket::SOCK_STREAM, socket::IPPROTO_TCP) => {
             tcp::judge(fd, holder, diag)
@@ -281,6 +344,7 @@ fn blocker(fd: BorrowedFd, holder: Holder, diag: &mut Diag) -> Result<Vec<Blocke
         (socket::AF_PACKET, ..) => packet::judge(fd, holder, diag),
         _ => Err(unknown(kind, &holder)),
     };
+    let judged = diag.turn(fd, &holder).and_then(|()| judge(diag));
     match judged.and_then(|()| options::judge(fd, &holder)) {
         Ok(()) => Ok(Vec::new()),
         Err(Error::Blocked(blockers)) => Ok(blockers),
@@ -330,39 +394,66 @@ fn kind_of(fd: BorrowedFd) -> Result<(i32, i32, i32)> {
     ))
 }
 
-/// Sockets made, between the two steps of giving them back.
-#[derive(Debug)]
+/// Sockets made, between the two steps of giving them back: those of each network.
+#[derive(Debug, Default)]
 pub struct Opened {
-    unix: unix::Made,
+    unix: Vec<(kernel::Pid, Option<NsId>, unix::Made)>,
     waiting: tcp::Waiting,
 }
 
+/// A socket of an image: its open file, its network ([`OpenFile`](image::files::OpenFile)), and itself.
+pub type Listed<'a> = (FileId, Option<NsId>, &'a Socket);
+
 /// Makes all sockets, as far as that goes without other open files, and puts them among the target's files. Their status
 /// flags are left to the room of open files.
-pub fn restore(sockets: &[(FileId, &Socket)], target: &mut Target) -> Result<Opened> {
-    let root = target.root_pid;
-    let addresses = target.addresses.clone();
-    let connections = target.connections;
-    let pings = sockets
+pub fn restore(sockets: &[Listed], target: &mut Target) -> Result<Opened> {
+    let networks: BTreeSet<Option<NsId>> = sockets.iter().map(|(_, network, _)| *network).collect();
+    let mut opened = Opened::default();
+    let mut made = HashMap::new();
+    for network in networks {
+        let there = match network {
+            None => target.root_pid,
+            Some(id) => target.inners.pid(id).ok_or_else(|| {
+                Error::Refused(format!(
+                    "the image has a socket of network namespace {}, which is not in it",
+                    id.0
+                ))
+            })?,
+        };
+        let (unix, waiting) = within_network(there, network, sockets, target, &mut made)?;
+        opened.unix.push((there, network, unix));
+        opened.waiting.join(waiting);
+    }
+    target.files.extend(made);
+    Ok(opened)
+}
+
+/// Makes those of one network, which process `there` is in.
+fn within_network(
+    there: kernel::Pid,
+    network: Option<NsId>,
+    sockets: &[Listed],
+    target: &Target,
+    made: &mut HashMap<FileId, OwnedFd>,
+) -> Result<(unix::Made, tcp::Waiting)> {
+    // Inside the container nothing goes on that leads out, and no address has changed.
+    let (addresses, connections) = match network {
+        None => (target.addresses.clone(), target.connections),
+        Some(_) => (Vec::new(), Connections::None),
+    };
+    let own = of_network(sockets, network);
+    let pings = own
         .iter()
         .any(|(_, s)| matches!(s, Socket::Raw(raw) if raw.ping));
     let _range = match pings {
-        true => Some(raw::Range::widen(root)?),
+        true => Some(raw::Range::widen(there)?),
         false => None,
     };
-    let (made, unix, waiting) = within(root, &[Namespace::Net, Namespace::Mount], || {
-        let mut made = HashMap::new();
-        let unix = unix::restore(
-            &chosen(sockets, |s| {
-                if let Socket::Unix(u) = s {
-                    Some(u)
-                } else {
-                    None
-                }
-            }),
-            &mut made,
-        )?;
-        for (id, socket) in sockets {
+    let all = chosen(&of_all(sockets), unix_of);
+    let views = unix::views(&chosen(&own, unix_of), target)?;
+    in_both(there, target.root_pid, || {
+        let unix = unix::restore(&chosen(&own, unix_of), &all, views, made)?;
+        for (id, socket) in &own {
             let fd = match socket {
                 Socket::Unix(_) | Socket::Tcp(_) => continue,
                 Socket::Udp(udp) => udp::restore(udp, &addresses)?,
@@ -372,50 +463,67 @@ pub fn restore(sockets: &[(FileId, &Socket)], target: &mut Target) -> Result<Ope
             };
             made.insert(*id, fd);
         }
-        let tcp = chosen(sockets, |s| {
-            if let Socket::Tcp(t) = s {
-                Some(t)
-            } else {
-                None
-            }
+        let tcp = chosen(&own, |s| match s {
+            Socket::Tcp(tcp) => Some(tcp),
+            _ => None,
         });
-        let waiting = tcp::restore(&tcp, &addresses, connections, &mut made)?;
-        Ok::<_, Error>((made, unix, waiting))
-    })??;
-    target.files.extend(made);
-    Ok(Opened { unix, waiting })
+        let waiting = tcp::restore(&tcp, &addresses, connections, made)?;
+        Ok((unix, waiting))
+    })
+}
+
+/// Runs `work` in the network of process `there`, with the files of the container's process `root`.
+fn in_both<T: Send>(
+    there: kernel::Pid,
+    root: kernel::Pid,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    within(there, &[Namespace::Net], || {
+        within(root, &[Namespace::Mount], work)
+    })??
+}
+
+fn of_all<'a>(sockets: &[Listed<'a>]) -> Vec<(FileId, &'a Socket)> {
+    sockets.iter().map(|(id, _, s)| (*id, *s)).collect()
+}
+
+fn of_network<'a>(sockets: &[Listed<'a>], network: Option<NsId>) -> Vec<(FileId, &'a Socket)> {
+    let own = sockets.iter().filter(|(_, of, _)| *of == network);
+    own.map(|(id, _, s)| (*id, *s)).collect()
+}
+
+fn unix_of(socket: &Socket) -> Option<&Unix> {
+    match socket {
+        Socket::Unix(unix) => Some(unix),
+        _ => None,
+    }
 }
 
 impl Opened {
     /// Fills the queues and makes the last connections. All open files of the container are among the target's by now. What
     /// is given back is silent until the container runs.
-    pub fn fill(self, sockets: &[(FileId, &Socket)], target: &Target) -> Result<tcp::Waiting> {
+    pub fn fill(self, sockets: &[Listed], target: &Target) -> Result<tcp::Waiting> {
         let pids: HashMap<Pid, kernel::Pid> = target
             .processes
             .values()
             .map(|p| (p.inside, p.pid))
             .collect();
         let files = &target.files;
-        within(target.root_pid, &[Namespace::Net, Namespace::Mount], || {
-            let unix = chosen(sockets, |s| {
-                if let Socket::Unix(u) = s {
-                    Some(u)
-                } else {
-                    None
+        let all = chosen(&of_all(sockets), unix_of);
+        for (there, network, unix) in self.unix {
+            let own = of_network(sockets, network);
+            in_both(there, target.root_pid, || {
+                unix::fill(unix, &chosen(&own, unix_of), &all, files, &pids)?;
+                let raws = chosen(&own, |s| match s {
+                    Socket::Raw(raw) => Some(raw),
+                    _ => None,
+                });
+                for (id, raw) in raws {
+                    raw::fill(raw, target.file(id)?.as_fd())?;
                 }
-            });
-            unix::fill(self.unix, &unix, files, &pids)?;
-            for (id, raw) in chosen(sockets, |s| {
-                if let Socket::Raw(r) = s {
-                    Some(r)
-                } else {
-                    None
-                }
-            }) {
-                raw::fill(raw, target.file(id)?.as_fd())?;
-            }
-            Ok::<_, Error>(())
-        })??;
+                Ok(())
+            })?;
+        }
         Ok(self.waiting)
     }
 }
@@ -527,7 +635,8 @@ pub fn diag_of(source: &Source) -> Result<Diag> {
         .map(|p| p.pid)
         .ok_or_else(|| Error::Refused("no process to take".into()))?;
     let pids: Vec<kernel::Pid> = source.processes.iter().map(|p| p.pid).collect();
-    Ok(Diag::take(first, &source.inside)?.connections(
+    let diag = Diag::take(first, &source.inside)?.networks(&source.sights)?;
+    Ok(diag.connections(
         Outside {
             connections: source.connections,
             unix: source.ext_unix,

@@ -39,7 +39,7 @@ pub fn dump(
         port: (own != 0).then_some(own),
         groups: groups(&bits),
         peer: (peer != 0).then_some(peer),
-        options: options::dump(fd, kind, &mut diag.fresh, diag.network, &[])?,
+        options: options::dump(fd, kind, &mut diag.here.fresh, diag.here.network, &[])?,
     })
 }
 

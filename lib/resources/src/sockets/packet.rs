@@ -59,7 +59,7 @@ pub fn dump(
     let inode = socket::inode(fd)?;
     let listed = diag.packet.iter().find(|s| u64::from(s.inode) == inode);
     let joined = listed.map_or(&[][..], |s| &s.memberships);
-    let (interface, memberships) = within(diag.network, &[Namespace::Net], || {
+    let (interface, memberships) = within(diag.here.network, &[Namespace::Net], || {
         let named = |m: &PacketMembership| {
             Ok(Membership {
                 interface: socket::interface_name(m.interface)?,
@@ -88,7 +88,13 @@ pub fn dump(
         interface,
         memberships,
         fanout: fanout(fd),
-        options: options::dump(fd, (kind.0, kind.1, 0), &mut diag.fresh, diag.network, &[])?,
+        options: options::dump(
+            fd,
+            (kind.0, kind.1, 0),
+            &mut diag.here.fresh,
+            diag.here.network,
+            &[],
+        )?,
     })
 }
 

@@ -48,7 +48,7 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), diag: &mut Diag) -> Result<Ra
         }),
         unread,
         memberships: memberships(fd, kind.0, diag)?,
-        options: options::dump(fd, kind, &mut diag.fresh, diag.network, &[])?,
+        options: options::dump(fd, kind, &mut diag.here.fresh, diag.here.network, &[])?,
     })
 }
 

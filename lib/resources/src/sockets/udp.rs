@@ -59,8 +59,8 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
         options: options::dump(
             fd,
             kind,
-            &mut diag.fresh,
-            diag.network,
+            &mut diag.here.fresh,
+            diag.here.network,
             &["SO_INCOMING_CPU"],
         )?,
     })
@@ -97,7 +97,7 @@ fn datagrams(fd: BorrowedFd) -> Result<Vec<Datagram>> {
 /// Asks the socket for each group that anybody has joined (`MCAST_MSFILTER`: it answers only for its own).
 pub(super) fn memberships(fd: BorrowedFd, family: i32, diag: &Diag) -> Result<Vec<Membership>> {
     let mut found = Vec::new();
-    for group in &diag.groups {
+    for group in &diag.here.groups {
         let Some(level) = level(family, &group.address) else {
             continue;
         };

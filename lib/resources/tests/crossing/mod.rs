@@ -4,7 +4,7 @@ use image::ids::FileId;
 use image::sockets::Socket;
 use image::sockets::tcp::Connections;
 use kernel::{Namespace, within};
-use resources::sockets::{Diag, Holder, dump, restore};
+use resources::sockets::{Diag, Holder, Listed, dump, restore};
 use resources::{Result, Target};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
@@ -129,7 +129,7 @@ pub fn give_with(
         inners: Default::default(),
         segments: Default::default(),
     };
-    let records: Vec<(FileId, &Socket)> = taken.records.iter().map(|(id, s)| (*id, s)).collect();
+    let records: Vec<Listed> = taken.records.iter().map(|(id, s)| (*id, None, s)).collect();
     let opened = restore(&records, &mut target)?;
     let mut waiting = opened.fill(&records, &target)?;
     waiting.prepare()?;

@@ -226,6 +226,14 @@ pub fn settle(nested: &Nested, target: &mut Target, init: &mut Option<Stub>) -> 
         return Ok(());
     }
     children(nested, target)?;
+    for inner in &nested.namespaces {
+        // What its sockets had not yet read is there by now.
+        if let Content::Network { network } = &inner.content
+            && let Some(there) = target.inners.pid(inner.id)
+        {
+            network::resume(there, network, network::Uplinks::Kept)?;
+        }
+    }
     let mut inners = std::mem::take(&mut target.inners);
     while let Some((_, holder)) = inners.holders.pop_last() {
         holder.stub.last_call(call::exit_group(0))?;
@@ -312,7 +320,6 @@ fn fill(
     match &inner.content {
         Content::Network { network } => {
             network::restore(holder, network)?;
-            network::resume(holder, network, network::Uplinks::Kept)?;
         }
         Content::Ipc { limits, queues } => {
             within(holder, &[Namespace::Ipc], || ipc::restore(limits))??;

@@ -409,7 +409,19 @@ impl Sights {
         for &pid in processes {
             let _ = walk.task((pid, pid)); // it has ended
         }
-        Ok(walk.sights())
+        let mut sights = walk.sights();
+        for &pid in processes {
+            for tid in Proc::process(pid).numbers("task").unwrap_or_default() {
+                let inode = identity_in((pid, tid), Kind::Network.name());
+                if let Ok(Some(inode)) = inode
+                    && walk.of_root.get(&Kind::Network) != Some(&inode)
+                {
+                    // Of one whose threads alone are in it: nothing is recorded yet that would need its name.
+                    sights.networks.entry(inode).or_insert((NsId(0), tid));
+                }
+            }
+        }
+        Ok(sights)
     }
 
     /// The process that a mount namespace is seen by.

@@ -32,6 +32,8 @@ const LISTEN: u8 = 10;
 
 const ESTABLISHED_REMEDY: &str = "close it, or let it travel (--tcp established), or let the program find it reset after \
     the restore (--tcp close)";
+const INNER_REMEDY: &str = "close it: of a network namespace inside the container only connections travel that have both ends \
+    there, accepted";
 const ACCEPT_REMEDY: &str = "a connection that the program has not accepted cannot travel: let it accept, or leave such \
     connections behind (--tcp close)";
 /// What means nothing to a stream, though an accepted socket shows there what the client's first packet had.
@@ -65,15 +67,22 @@ pub fn judge(fd: BorrowedFd, holder: Holder, diag: &Diag) -> Result<()> {
     match read.state {
         CLOSE => Ok(()),
         LISTEN => waiting_clients(fd, read.unacked, holder, diag),
-        ESTABLISHED | SYN_SENT if diag.connections != Connections::None => Ok(()),
+        ESTABLISHED | SYN_SENT if diag.here.connections != Connections::None => Ok(()),
         ESTABLISHED if is_inner(fd, diag)? => Ok(()),
         ESTABLISHED => Err(holder.blocked(
             format!("an established TCP connection with {}", peer_name(fd)?),
-            ESTABLISHED_REMEDY,
+            remedy(diag),
         )),
         SYN_SENT | SYN_RECV => Err(holder.blocked("a TCP connection being made", TRY_AGAIN)),
         state if phase(state).is_some() => Ok(()),
         state => Err(holder.blocked(format!("a TCP socket in state {state}"), TRY_AGAIN)),
+    }
+}
+
+fn remedy(diag: &Diag) -> &'static str {
+    match diag.here.id {
+        None => ESTABLISHED_REMEDY,
+        Some(_) => INNER_REMEDY,
     }
 }
 
@@ -97,7 +106,7 @@ const TCP_ULP: i32 = 31;
 fn is_inner(fd: BorrowedFd, diag: &Diag) -> Result<bool> {
     let here = socket_address(&local(fd)?);
     let there = super::remote(fd)?.map(|a| socket_address(&a));
-    Ok(there.is_some_and(|there| has_other_end(&diag.tcp, &diag.held, (here, there))))
+    Ok(there.is_some_and(|there| has_other_end(&diag.here.tcp, &diag.held, (here, there))))
 }
 
 /// Whether the other end of a connection is among these sockets, and held.
@@ -114,16 +123,16 @@ fn has_other_end(
 
 /// Connections that wait in a listening socket: all of them at once. Where connections are to end, these do so here.
 fn waiting_clients(fd: BorrowedFd, count: u32, holder: Holder, diag: &Diag) -> Result<()> {
-    let remedy = match diag.connections {
+    let remedy = match diag.here.connections {
         _ if count == 0 => return Ok(()),
         Connections::Closed => return Ok(()),
         // While it still runs it may yet accept them; `Still::begin` waits for that.
         Connections::Established if !diag.frozen => return Ok(()),
         Connections::Established => ACCEPT_REMEDY,
-        Connections::None => ESTABLISHED_REMEDY,
+        Connections::None => remedy(diag),
     };
     let here = socket_address(&local(fd)?);
-    let clients: Vec<_> = not_accepted(&diag.tcp, here.port())
+    let clients: Vec<_> = not_accepted(&diag.here.tcp, here.port())
         .map(|what| holder.blocker(what, remedy))
         .collect();
     if clients.is_empty() {
@@ -170,7 +179,7 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
             backlog: read.sacked,
         },
         Some(Phase::Established)
-            if diag.connections == Connections::Closed && !is_inner(fd, diag)? =>
+            if diag.here.connections == Connections::Closed && !is_inner(fd, diag)? =>
         {
             // Nothing of what it has received: a request read by each of many replicas would be answered by none.
             State::Finished {
@@ -188,7 +197,7 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
         _ => MOVING,
     };
     let but = [MEANINGLESS, moving].concat();
-    let options = options::dump(fd, kind, &mut diag.fresh, diag.network, &but)?;
+    let options = options::dump(fd, kind, &mut diag.here.fresh, diag.here.network, &but)?;
     Ok(Tcp {
         version: version_of(kind.0),
         state,
@@ -200,9 +209,9 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
 fn connecting(fd: BorrowedFd, diag: &Diag, local: Address) -> Result<State> {
     let inode = socket::inode(fd)?;
     // getpeername(2) does not say it in this state.
-    let listed = diag.tcp.iter().find(|s| u64::from(s.inode) == inode);
+    let listed = diag.here.tcp.iter().find(|s| u64::from(s.inode) == inode);
     match listed {
-        Some(found) if diag.connections == Connections::Established => {
+        Some(found) if diag.here.connections == Connections::Established => {
             let repair = Repair::begin(fd)?;
             Ok(State::Connecting {
                 local,

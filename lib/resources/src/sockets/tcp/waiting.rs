@@ -45,6 +45,12 @@ pub(super) enum How {
 }
 
 impl Waiting {
+    /// Those of another network inside the container too, which are silent by themselves.
+    pub fn join(&mut self, other: Waiting) {
+        self.sockets.extend(other.sockets);
+        self.table = self.table.take().or(other.table);
+    }
+
     /// Puts what was sent and not acknowledged into the queues. Shortly before the container runs: the time after which
     /// it is sent again begins here.
     pub fn prepare(&mut self) -> Result<()> {

@@ -20,17 +20,18 @@ struct Fill<'a> {
     pids: &'a HashMap<Pid, kernel::Pid>,
 }
 
-/// Fills and connects all unix sockets made by [`super::restore`]; this thread is in the container's namespaces.
+/// Fills and connects all unix sockets made by [`super::restore`]; this thread is where it was then.
 pub fn fill(
     mut made: Made,
     sockets: &[(FileId, &Unix)],
+    all: &[(FileId, &Unix)],
     files: &HashMap<FileId, OwnedFd>,
     pids: &HashMap<Pid, kernel::Pid>,
 ) -> Result<()> {
     let fill = Fill {
         made: &made,
         sockets,
-        by_inode: sockets.iter().map(|(id, u)| (u.inode, (*id, *u))).collect(),
+        by_inode: all.iter().map(|(id, u)| (u.inode, (*id, *u))).collect(),
         files,
         pids,
     };

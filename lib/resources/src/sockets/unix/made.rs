@@ -5,12 +5,13 @@
 //! name that lives as long as it takes, in an empty root directory. Our own process stands for the pid.
 
 use super::refused;
-use crate::{Error, Result};
-use image::ids::FileId;
+use crate::{Error, Result, Target};
+use image::ids::{FileId, NsId};
 use image::sockets::unix::{Address, Credentials, Kind, SocketFile, State, Unix};
 use kernel::socket::root::{self, Root};
 use kernel::socket::{self, AF_UNIX};
-use std::collections::HashMap;
+use kernel::{Namespace, within};
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -28,7 +29,8 @@ pub struct Made {
 /// Where names are looked up.
 #[derive(Debug)]
 pub(super) struct Roots {
-    real: Root,
+    /// Of the container's mount namespaces: its own first.
+    real: BTreeMap<Option<NsId>, Root>,
     empty: Root,
 }
 
@@ -41,7 +43,12 @@ impl Roots {
                 path,
                 file: Some(file),
             } => {
-                self.real.enter()?;
+                let real = self.real.get(&file.mounts).ok_or_else(|| {
+                    refused(format!(
+                        "the image has a unix socket {path} in a mount namespace that is not in it"
+                    ))
+                })?;
+                real.enter()?;
                 root::work_in(file.directory.as_path())?;
                 path.0.clone()
             }
@@ -152,10 +159,36 @@ fn shown_as<T>(who: Option<Credentials>, work: impl FnOnce() -> kernel::Result<T
     }
 }
 
-/// Makes all unix sockets of a container, whose namespaces this thread is in.
-pub fn restore(sockets: &[(FileId, &Unix)], files: &mut HashMap<FileId, OwnedFd>) -> Result<Made> {
+/// The root directories of the mount namespaces inside the container in which these have their names.
+pub fn views(sockets: &[(FileId, &Unix)], target: &Target) -> Result<BTreeMap<NsId, Root>> {
+    let mut views = BTreeMap::new();
+    for (_, unix) in sockets {
+        if let Some(Address::Path {
+            file: Some(file), ..
+        }) = &unix.name
+            && let Some(id) = file.mounts
+            && let Some(there) = target.inners.pid(id)
+            && !views.contains_key(&id)
+        {
+            let root = within(there, &[Namespace::Mount], Root::current)??;
+            views.insert(id, root);
+        }
+    }
+    Ok(views)
+}
+
+/// Makes the unix sockets of a network; this thread is in it, and has the container's root directory. Those that they are
+/// connected to are among `all`; `views` are other root directories.
+pub fn restore(
+    sockets: &[(FileId, &Unix)],
+    all: &[(FileId, &Unix)],
+    views: BTreeMap<NsId, Root>,
+    files: &mut HashMap<FileId, OwnedFd>,
+) -> Result<Made> {
+    let own = [(None, Root::current()?)];
+    let views = views.into_iter().map(|(id, root)| (Some(id), root));
     let roots = Roots {
-        real: Root::current()?,
+        real: own.into_iter().chain(views).collect(),
         empty: Root::empty()?,
     };
     let mut made = Made {
@@ -164,7 +197,7 @@ pub fn restore(sockets: &[(FileId, &Unix)], files: &mut HashMap<FileId, OwnedFd>
         paired: Vec::new(),
     };
     let by_inode: HashMap<u64, (FileId, &Unix)> =
-        sockets.iter().map(|(id, u)| (u.inode, (*id, *u))).collect();
+        all.iter().map(|(id, u)| (u.inode, (*id, *u))).collect();
     // Pairs first: while a short-lived listening socket has an abstract name, the lasting one of that name must not.
     for (id, unix) in sockets {
         if files.contains_key(id) {

@@ -19,7 +19,7 @@ mod fill;
 mod made;
 
 pub use fill::fill;
-pub use made::{Made, restore};
+pub use made::{Made, restore, views};
 
 const LISTEN: u8 = 10;
 
@@ -43,7 +43,7 @@ pub fn dump(
     let name = listed
         .name
         .as_deref()
-        .and_then(|path| name(path, listed.file.filter(|_| own_file), &holder).transpose())
+        .and_then(|path| name(path, listed.file.filter(|_| own_file), &holder, diag).transpose())
         .transpose()?;
     let queue = match &state {
         State::Listening { .. } => Vec::new(),
@@ -58,7 +58,7 @@ pub fn dump(
         state,
         queue,
         peer_credentials: peer_credentials(fd, diag)?,
-        options: options::dump(fd, fresh, &mut diag.fresh, diag.network, &[])?,
+        options: options::dump(fd, fresh, &mut diag.here.fresh, diag.here.network, &[])?,
     })
 }
 
@@ -227,6 +227,7 @@ fn in_files(path: &[u8]) -> Address {
         Address::Path { path, .. } => Address::Path {
             path,
             file: Some(SocketFile {
+                mounts: None,
                 directory: Name::from("/"),
                 mode: 0,
                 uid: 0,
@@ -238,15 +239,20 @@ fn in_files(path: &[u8]) -> Address {
 }
 
 /// The name, with the file it still stands for: the one of this inode, seen as the holder sees it.
-fn name(path: &[u8], inode: Option<u32>, holder: &Holder) -> Result<Option<Address>> {
+fn name(path: &[u8], inode: Option<u32>, holder: &Holder, diag: &Diag) -> Result<Option<Address>> {
     let mut address = ghost(path);
     if let (Address::Path { file, .. }, Some(inode)) = (&mut address, inode) {
-        *file = socket_file(Path::new(OsStr::from_bytes(path)), inode, holder)?;
+        *file = socket_file(Path::new(OsStr::from_bytes(path)), inode, holder, diag)?;
     }
     Ok((!path.is_empty()).then_some(address))
 }
 
-fn socket_file(path: &Path, inode: u32, holder: &Holder) -> Result<Option<SocketFile>> {
+fn socket_file(
+    path: &Path,
+    inode: u32,
+    holder: &Holder,
+    diag: &Diag,
+) -> Result<Option<SocketFile>> {
     let directory = if path.is_absolute() {
         Name::from("/")
     } else {
@@ -263,6 +269,7 @@ fn socket_file(path: &Path, inode: u32, holder: &Holder) -> Result<Option<Socket
         .ok()
         .filter(|meta| meta.file_type().is_socket() && meta.ino() as u32 == inode)
         .map(|meta| SocketFile {
+            mounts: diag.mounts_of(holder.pid),
             directory,
             mode: meta.mode() & 0o7777,
             uid: meta.uid(),

@@ -8,9 +8,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use std::fs::{File, read_to_string};
+use std::fs::{File, Permissions, read_to_string};
 use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use subject::Stage;
@@ -100,6 +102,8 @@ fn ordinary(dir: &Path, say: &OwnedFd, told: &OwnedFd) -> i32 {
     let read_only = Some(Path::new("none"));
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
     mount(read_only, &bound, None::<&str>, flags, None::<&str>).expect("remount");
+    let listening = UnixListener::bind(memory.join("below/socket")).expect("listen");
+    let _ = std::fs::set_permissions(memory.join("below/socket"), Permissions::from_mode(0o640));
     std::env::set_current_dir(memory.join("below")).expect("chdir");
     let place = dir.display().to_string();
     let before = mounts(&place);
@@ -115,6 +119,12 @@ fn ordinary(dir: &Path, say: &OwnedFd, told: &OwnedFd) -> i32 {
             "it is the one at its path",
             wrote.is_ok()
                 && read_to_string(memory.join("below/file")).is_ok_and(|t| t == "kept in memory!"),
+        ),
+        (
+            "the socket at its path",
+            UnixStream::connect(memory.join("below/socket")).is_ok()
+                && listening.accept().is_ok()
+                && std::fs::metadata("socket").is_ok_and(|m| m.mode() & 0o777 == 0o640),
         ),
         (
             "the working directory",

@@ -3,12 +3,18 @@
 //! a thread that has gone its own way.
 #![forbid(unsafe_code)]
 
+use kernel::network::links;
 use kernel::own::child::fork;
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpid, getppid, getsid, gettid};
 use std::fs::read_to_string;
-use std::os::fd::OwnedFd;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::ExitCode;
 use subject::Stage;
 
@@ -49,6 +55,109 @@ fn set(name: &str, value: &str) -> bool {
     std::fs::write(format!("/proc/sys/{name}"), value).map_or_else(read_only, |()| true)
 }
 
+/// The names of all its sockets are also those of sockets of the container's own network.
+const NAME: &[u8] = b"namespaces/nested";
+
+/// Sockets of a network in which nobody else is.
+struct Sockets {
+    internet: Option<Internet>,
+    named: UnixListener,
+    pair: (UnixStream, UnixStream),
+    netlink: OwnedFd,
+}
+
+/// Those that need a loopback interface.
+struct Internet {
+    listening: TcpListener,
+    connection: (TcpStream, TcpStream),
+    udp: UdpSocket,
+    unread: UdpSocket,
+}
+
+fn heard(from: &mut dyn Read, text: &str) -> Option<()> {
+    let mut bytes = vec![0; text.len()];
+    from.read_exact(&mut bytes).ok()?;
+    (bytes == text.as_bytes()).then_some(())
+}
+
+impl Sockets {
+    fn make() -> Self {
+        let mut links = links::open().expect("netlink");
+        let all = links::list(&mut links).expect("list links");
+        let mut lo = all.into_iter().find(links::Link::is_loopback).expect("lo");
+        lo.flags |= 1; // IFF_UP
+        // In a container of podman's the right to do that is missing.
+        let on = links::settle(&mut links, &lo, lo.index).is_ok();
+        let pair = UnixStream::pair().expect("socketpair");
+        (&pair.0).write_all(b"unread").expect("write");
+        let kind = (AddressFamily::Netlink, SockType::Raw);
+        let netlink = socket(kind.0, kind.1, SockFlag::empty(), None);
+        Sockets {
+            internet: on.then(Internet::make),
+            named: named(),
+            pair,
+            netlink: netlink.expect("a netlink socket"),
+        }
+    }
+
+    /// Whether they all go on.
+    fn work(&self) -> Option<()> {
+        if let Some(internet) = &self.internet {
+            internet.work()?;
+        }
+        heard(&mut &self.pair.1, "unread")?;
+        let client = UnixStream::connect_addr(&self.named.local_addr().ok()?).ok()?;
+        let (mut accepted, _) = self.named.accept().ok()?;
+        (&client).write_all(b"hello").ok()?;
+        heard(&mut accepted, "hello")?;
+        let address = nix::sys::socket::NetlinkAddr::new(0, 0);
+        nix::sys::socket::bind(self.netlink.as_raw_fd(), &address).ok()
+    }
+}
+
+impl Internet {
+    fn make() -> Self {
+        let listening = TcpListener::bind("127.0.0.1:777").expect("listen");
+        let client = TcpStream::connect("127.0.0.1:777").expect("connect");
+        let (server, _) = listening.accept().expect("accept");
+        (&client).write_all(b"before").expect("write");
+        let unread = UdpSocket::bind("127.0.0.1:778").expect("bind");
+        let udp = UdpSocket::bind("127.0.0.1:779").expect("bind");
+        udp.connect("127.0.0.1:778").expect("connect");
+        udp.send(b"unread").expect("send");
+        Internet {
+            listening,
+            connection: (client, server),
+            udp,
+            unread,
+        }
+    }
+
+    fn work(&self) -> Option<()> {
+        let (client, server) = (&self.connection.0, &self.connection.1);
+        (&mut &*client).write_all(b" and after").ok()?;
+        heard(&mut &*server, "before and after")?;
+        (&mut &*server).write_all(b"back").ok()?;
+        heard(&mut &*client, "back")?;
+        let again = TcpStream::connect("127.0.0.1:777").ok()?;
+        let (accepted, _) = self.listening.accept().ok()?;
+        drop((again, accepted));
+        self.udp.send(b"more").ok()?;
+        for text in [&b"unread"[..], b"more"] {
+            let mut bytes = [0; 16];
+            let (len, from) = self.unread.recv_from(&mut bytes).ok()?;
+            (bytes.get(..len)? == text && from.port() == 779).then_some(())?;
+        }
+        Some(())
+    }
+}
+
+/// A listening socket of that name, which each network has for itself.
+fn named() -> UnixListener {
+    let address = SocketAddr::from_abstract_name(NAME).expect("a name");
+    UnixListener::bind_addr(&address).expect("listen")
+}
+
 /// Says what it sees, and when it is told, again; and it can still fork.
 fn speak(name: &str, told: &OwnedFd, say: &OwnedFd) -> i32 {
     let say_it = |text: String| nix::unistd::write(say, format!("{name}: {text}\n").as_bytes());
@@ -86,6 +195,7 @@ fn main() -> ExitCode {
     let (told, tell) = nix::unistd::pipe().expect("pipe");
     let (heard, say) = nix::unistd::pipe().expect("pipe");
     let mut children = Vec::new();
+    let outer = named();
 
     let own = CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC
@@ -98,10 +208,12 @@ fn main() -> ExitCode {
             let all = set("kernel/msgmax", "12345")
                 && set("net/core/somaxconn", "77")
                 && set("net/ipv4/ip_unprivileged_port_start", "99");
+            let sockets = Sockets::make();
             // Its child is in the same.
             let child = fork(|| speak("a child's child", &told, &say)).expect("fork");
             let spoken = speak("a child", &told, &say);
-            i32::from(!all) + ended(child) + spoken
+            let works = sockets.work();
+            i32::from(!all || works.is_none()) + ended(child) + spoken
         })
         .expect("fork"),
     );
@@ -153,7 +265,10 @@ fn main() -> ExitCode {
                 scope.spawn(|| {
                     unshare(CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET).expect("unshare");
                     nix::unistd::sethostname("thread").expect("sethostname");
-                    speak("a thread", &told, &say)
+                    let own = named();
+                    let spoken = speak("a thread", &told, &say);
+                    let client = UnixStream::connect_addr(&own.local_addr().expect("a name"));
+                    spoken + i32::from(client.is_err() || own.accept().is_err())
                 });
                 scope.spawn(|| {
                     let home = format!("/proc/{}/ns/uts", getppid());
@@ -177,5 +292,10 @@ fn main() -> ExitCode {
     for pid in children {
         stage.same("a child's end", 0, ended(pid));
     }
+    let client = UnixStream::connect_addr(&outer.local_addr().expect("a name"));
+    stage.holds(
+        "the container's own socket of that name",
+        client.is_ok() && outer.accept().is_ok(),
+    );
     stage.leave()
 }
