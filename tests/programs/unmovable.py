@@ -24,11 +24,18 @@ def asynchronous():
 
 
 def told():
-    for name, how in ((b"signal", 0), (b"none", 1)):
+    for name, how in (("signal", 0), ("none", 1)):
         # mq_open, mq_notify; struct sigevent: value, SIGUSR1, SIGEV_SIGNAL or SIGEV_NONE
-        queue = call(240, name, os.O_CREAT | os.O_RDWR, 0o600, 0)
+        name = f"{name}-{os.getpid()}"
+        queue = call(240, name.encode(), os.O_CREAT | os.O_RDWR, 0o600, 0)
         event = (ctypes.c_int * 16)(7, 0, 10, how)
         call(244, queue, event)
+
+
+def nameless():
+    # mq_open, mq_unlink
+    call(240, b"nameless", os.O_CREAT | os.O_RDWR, 0o600, 0)
+    call(241, b"nameless")
 
 
 def core():

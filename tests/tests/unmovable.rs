@@ -3,6 +3,8 @@
 
 use ferry_tests::{Host, Program, Traces, programs};
 
+const WAITS: &str = "it waits to be told of the next message (mq_notify)";
+
 /// Has these, by the names that `tests/programs/unmovable.py` has for them, and sees that the words for each are said.
 fn refused(kinds: &[(&str, &[&str])]) {
     let host = Host::new("alder");
@@ -31,9 +33,10 @@ fn refused(kinds: &[(&str, &[&str])]) {
 #[test]
 fn asynchronous_io_notifications_of_queues_and_chosen_neighbours_are_refused_by_name() {
     let queues = [
-        "message queue /none: it waits to be told of the next message (mq_notify)",
-        "message queue /signal: it waits to be told of the next message (mq_notify)",
+        format!("message queue /none-1: {WAITS}"),
+        format!("message queue /signal-1: {WAITS}"),
     ];
+    let queues = queues.each_ref().map(String::as_str);
     refused(&[
         ("asynchronous", &["a queue of asynchronous I/O (io_setup)"]),
         ("told", &queues),
@@ -42,6 +45,37 @@ fn asynchronous_io_notifications_of_queues_and_chosen_neighbours_are_refused_by_
             &["runs beside chosen others only (core scheduling)"],
         ),
     ]);
+}
+
+#[test]
+fn who_waits_at_a_queue_of_the_hosts_is_named() {
+    let host = Host::new("alder");
+    let line = format!(
+        "/usr/bin/python3 {} told",
+        programs().join("unmovable.py").display()
+    );
+    let program = Program::shared(&host, "unmovable", &line);
+    program.says("has told");
+    let outcome = host.sh(&format!("checkpoint pid:{} > /dev/null", program.pid));
+    for name in ["none", "signal"] {
+        let queue = format!("/{name}-{}", program.pid);
+        let unlink = format!("import ctypes; ctypes.CDLL(None).mq_unlink(b\"{queue}\")");
+        host.sh(&format!("/usr/bin/python3 -c '{unlink}'")).ok();
+        let words = format!("message queue {queue}: {WAITS}");
+        assert!(outcome.stderr.contains(&words), "{outcome:?}");
+    }
+    outcome.fails_with(4);
+    program.runs_free();
+}
+
+#[test]
+fn a_queue_without_a_name_is_refused_by_the_one_it_had() {
+    let words = [
+        "descriptor ",
+        "/nameless",
+        "has no name in the container any more",
+    ];
+    refused(&[("nameless", &words)]);
 }
 
 #[test]
