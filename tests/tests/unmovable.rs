@@ -73,7 +73,7 @@ fn a_queue_without_a_name_is_refused_by_the_one_it_had() {
     let words = [
         "descriptor ",
         "/nameless",
-        "has no name in the container any more",
+        "queues without a name are not supported",
     ];
     refused(&[("nameless", &words)]);
 }
