@@ -2,7 +2,7 @@
 
 mod pair;
 
-use image::threads::Thread;
+use image::threads::{Thread, Wait};
 use kernel::remote::{Call, Caller};
 use pair::{Sleeper, everybody, free_ids, must, to_source, words};
 use resources::credentials::Base;
@@ -99,12 +99,17 @@ fn a_sleep_goes_on_with_the_time_that_remained() {
     let first = Sleeper::new("1.5");
     std::thread::sleep(Duration::from_millis(1000));
     let mut source = first.untouched();
-    let taken = dump(&mut source);
-    let registers = &taken[0].registers;
+    let mut taken = dump(&mut source);
+    let registers = taken[0].registers.clone();
     assert_eq!((registers.orig_rax, registers.rax as i64), (230, -516));
-    // The stack, where the kernel has written what remains.
-    let at = registers.r10;
-    let remains: [u8; 16] = kernel::vm::read_array(first.pid(), at).unwrap();
+    // The stack, where the kernel has written what remains; `tree::freeze` has it from the kernel's timers.
+    let remains: [u8; 16] = kernel::vm::read_array(first.pid(), registers.r10).unwrap();
+    let [seconds, nanoseconds] =
+        [0, 8].map(|at| u64::from_ne_bytes(remains[at..at + 8].try_into().unwrap()));
+    taken[0].wait = Some(Wait {
+        call: 230,
+        remaining: Some(seconds * 1_000_000_000 + nanoseconds),
+    });
     drop(source);
     drop(first);
 
@@ -113,9 +118,10 @@ fn a_sleep_goes_on_with_the_time_that_remained() {
     threads::restore(&mut target.leader, &taken[0]).unwrap_err(); // rseq is still registered
     threads::unregister_rseq(&mut target.leader).unwrap();
     threads::restore(&mut target.leader, &taken[0]).unwrap();
-    kernel::vm::write(second.pid(), at, &remains).unwrap();
+    let remembered = threads::wait_again(&mut target.leader, &taken[0]).unwrap();
+    assert!(remembered, "the kernel goes on with it");
     let stopped = target.leader.remove().unwrap();
-    let stopped = threads::release(stopped, &taken[0], false).unwrap();
+    let stopped = threads::release(stopped, &taken[0], remembered).unwrap();
     let set = stopped.registers().unwrap();
     assert_eq!(set.fs_base, registers.fs_base);
     let begin = Instant::now();

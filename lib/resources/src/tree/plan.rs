@@ -58,6 +58,8 @@ struct Planner<'a> {
     used: BTreeSet<Pid>,
     /// Whether a number is taken by others.
     taken: &'a dyn Fn(Pid) -> bool,
+    /// Of the process whose children are being made.
+    depth: usize,
     steps: Vec<Step>,
 }
 
@@ -66,6 +68,9 @@ struct Child<'a> {
     process: &'a Process,
     sibling: bool,
 }
+
+/// How many generations may live at once: an image could ask for more than a stack of ours has room for.
+const DEEPEST: usize = 2000;
 
 /// Plans the growth; an error is a sentence about the process that cannot be placed. `first` is the process that is
 /// there already: the root itself, or [`OUTSIDE`]. `taken` says which numbers others have.
@@ -101,6 +106,7 @@ pub fn plan(tree: &Tree, first: Pid, taken: &dyn Fn(Pid) -> bool) -> Result<Vec<
         strangers: Vec::new(),
         used,
         taken,
+        depth: 0,
         steps: Vec::new(),
     };
     planner.grow(first)?;
@@ -151,6 +157,18 @@ fn births(tree: &Tree, children: &HashMap<Pid, Vec<Child>>) -> HashMap<Pid, Pid>
 
 impl<'a> Planner<'a> {
     fn grow(&mut self, pid: Pid) -> Result<(), String> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(format!(
+                "process {pid} has more than {DEEPEST} generations above it"
+            ));
+        }
+        self.grow_children(pid)?;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn grow_children(&mut self, pid: Pid) -> Result<(), String> {
         let children = self.children.remove(&pid).unwrap_or_default();
         let own = self.by_pid.get(&pid).copied();
         let wanted = own.map_or(OUTSIDE, |own| own.sid);

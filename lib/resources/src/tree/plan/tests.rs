@@ -279,3 +279,28 @@ fn what_is_shared_comes_from_the_parent_or_else_a_sibling() {
         "{said}"
     );
 }
+
+#[test]
+fn generations_are_counted_before_the_stack_ends() {
+    let chain = |count: Pid| {
+        let below = (2..=count).map(|pid| process(pid, pid - 1, 1, 1));
+        tree(
+            1,
+            std::iter::once(process(1, 0, 1, 1)).chain(below).collect(),
+        )
+    };
+    // With as large a stack as the only thread of a tool has by default.
+    let planned = |count: Pid| {
+        let tree = chain(count);
+        let thread = std::thread::Builder::new().stack_size(8 << 20);
+        let work = move || plan(&tree, 1, &|_| false);
+        thread.spawn(work).unwrap().join().unwrap()
+    };
+    let most = DEEPEST as Pid;
+    assert!(planned(most).is_ok());
+    let words = format!(
+        "process {} has more than {DEEPEST} generations above it",
+        most + 1
+    );
+    assert_eq!(planned(30_000).unwrap_err(), words);
+}
