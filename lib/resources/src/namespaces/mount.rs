@@ -234,10 +234,18 @@ fn covered(mounts: &[mountinfo::Mount]) -> BTreeSet<u32> {
         let (here, there) = (path(&m.mountpoint), path(&other.mountpoint));
         other.parent == m.parent && other.id != m.parent && here != there && here.starts_with(there)
     };
-    // Parents come first.
-    for mount in mounts.iter().filter(|m| !covers(m) && m.id != m.parent) {
-        let hidden = mounts.iter().any(|other| on_the_way(mount, other));
-        if hidden || covered.contains(&mount.parent) {
+    // Parents come first. What lies on top of another is hidden where that would be without it.
+    let mut hidden = BTreeSet::new();
+    for mount in mounts.iter().filter(|m| m.id != m.parent) {
+        let is_hidden = match covers(mount) {
+            true => hidden.contains(&mount.parent),
+            false => {
+                covered.contains(&mount.parent)
+                    || mounts.iter().any(|other| on_the_way(mount, other))
+            }
+        };
+        if is_hidden {
+            hidden.insert(mount.id);
             covered.insert(mount.id);
         }
     }

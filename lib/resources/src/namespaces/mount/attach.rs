@@ -153,6 +153,9 @@ pub(super) fn build(
         record,
     )?;
     (top.made, top.inner) = (known.made, inner);
+    if inner {
+        top.open_sources(record);
+    }
     let (now, _) = order::rounds(record);
     let mut left_out: Vec<&Mount> = Vec::new();
     for one in now {
@@ -186,6 +189,8 @@ pub(super) struct Top {
     mounts: Vec<(PathBuf, bool)>,
     /// File systems that are mounted nowhere yet.
     made: BTreeMap<MountId, OwnedFd>,
+    /// What is bound, opened before anything was mounted over it.
+    sources: BTreeMap<MountId, OwnedFd>,
     /// In a mount namespace inside the container, where no path of `/proc` speaks of us.
     inner: bool,
 }
@@ -203,8 +208,20 @@ impl Top {
             own,
             mounts: record.mounts.iter().map(of_own).collect(),
             made: BTreeMap::new(),
+            sources: BTreeMap::new(),
             inner: false,
         })
+    }
+
+    /// What is not there yet is looked for when it is its turn.
+    fn open_sources(&mut self, record: &Mounts) {
+        for one in &record.mounts {
+            if let Origin::Bind { path } = &one.origin {
+                let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+                let opened = nix::fcntl::open(path.as_path(), flags, Mode::empty());
+                self.sources.extend(opened.ok().map(|fd| (one.id, fd)));
+            }
+        }
     }
 
     /// Whether a place is in the container's own files, not in the host's.
@@ -233,6 +250,9 @@ fn make_one(
     }
     if let Some(made) = top.made.get(&one.id) {
         return attach(top, one, Source::Made(made));
+    }
+    if let Some(opened) = top.sources.get(&one.id) {
+        return attach(top, one, Source::Opened(opened));
     }
     match &one.origin {
         Origin::Root => Ok(true),
@@ -283,6 +303,8 @@ enum Source<'a> {
     New,
     /// One that was made already.
     Made(&'a OwnedFd),
+    /// A place that was opened already.
+    Opened(&'a OwnedFd),
     /// A place on the host, by its path there.
     Bind(&'a Path),
     /// A place beneath the new root.
@@ -355,8 +377,11 @@ fn attach(top: &Top, one: &Mount, source: Source) -> Result<bool> {
                 Err(e) if e.raw() == Some(ENOENT) && from == place => return Ok(false),
                 opened => opened?,
             };
-            let format = nix::sys::stat::fstat(&from)
-                .map_err(|e| kernel::Error::errno("fstat", e as i32))?;
+            return attach(top, one, Source::Opened(&from));
+        }
+        Source::Opened(from) => {
+            let format =
+                nix::sys::stat::fstat(from).map_err(|e| kernel::Error::errno("fstat", e as i32))?;
             let is_dir =
                 SFlag::from_bits_truncate(format.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
             let Some(point) = point(top, place, is_dir)? else {
@@ -459,6 +484,11 @@ fn enter(root: &Path) -> Result<()> {
 /// Once the file trees are poured: mounts that show something of them; then what each mount may do, and where its own
 /// mounts show. Under the host's root the host's own mounts are left as they are.
 pub fn settle(pid: Pid, record: &Mounts, own_root: bool) -> Result<()> {
+    settle_with(pid, record, own_root, false)
+}
+
+/// The same, inside the container (`inner`) also with those of the container's own that look otherwise there.
+pub(super) fn settle_with(pid: Pid, record: &Mounts, own_root: bool, inner: bool) -> Result<()> {
     let (_, later) = order::rounds(record);
     within(pid, &[Namespace::Mount], || {
         let top = Top::open(Path::new("/"), own_root, record)?;
@@ -473,9 +503,14 @@ pub fn settle(pid: Pid, record: &Mounts, own_root: bool) -> Result<()> {
     within(pid, &[Namespace::Mount], || {
         let top = Top::open(Path::new("/"), own_root, record)?;
         let there = |m: &&Mount| there.contains(&m.mountpoint.0[..]);
-        let made = |m: &&Mount| (own_root || m.origin != Origin::Host) && there(m);
+        let other = |m: &Mount| inner && stricter(m, &present).is_some();
+        let made = |m: &&Mount| (own_root || m.origin != Origin::Host || other(m)) && there(m);
         for one in record.mounts.iter().filter(made) {
             let fd = top.path(one.mountpoint.as_path())?;
+            let wanted = match one.origin {
+                Origin::Host if inner && !own_root => stricter(one, &present),
+                _ => None,
+            };
             let read_only = one.super_options.iter().any(|o| o == "ro");
             let protected = if read_only && is_poured(one) && is_new(one) {
                 kernel::mount::write_protect(fd.as_fd())
@@ -483,7 +518,9 @@ pub fn settle(pid: Pid, record: &Mounts, own_root: bool) -> Result<()> {
                 Ok(())
             };
             protected
-                .and_then(|()| kernel::mount::set(fd.as_fd(), &attributes(one)))
+                .and_then(|()| {
+                    kernel::mount::set(fd.as_fd(), &attributes(wanted.as_ref().unwrap_or(one)))
+                })
                 .map_err(|e| Error::Refused(format!("the mount at {}: {e}", one.mountpoint)))?;
         }
         let all = || record.mounts.iter();
@@ -537,6 +574,20 @@ fn flags(options: &[String]) -> MsFlags {
 }
 
 /// What a mount is to be in the end.
+/// A mount that is there, as it is and with what the record forbids besides: what it may not do it cannot be allowed in
+/// another user namespace (mount_namespaces(7)). None, where it is no stricter.
+fn stricter(one: &Mount, present: &[mountinfo::Mount]) -> Option<Mount> {
+    let same = present.iter().rfind(|p| p.mountpoint == one.mountpoint.0)?;
+    let mut wanted = one.clone();
+    wanted.options = same.options.clone();
+    for name in ["ro", "nosuid", "nodev", "noexec"].map(String::from) {
+        if one.options.contains(&name) && !same.options.contains(&name) {
+            wanted.options.push(name);
+        }
+    }
+    (wanted.options.len() > same.options.len()).then_some(wanted)
+}
+
 fn attributes(one: &Mount) -> Attributes {
     let has = |name: &str| one.options.iter().any(|o| o == name);
     Attributes {

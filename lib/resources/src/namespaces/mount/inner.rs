@@ -2,7 +2,7 @@
 //! at the target the namespace begins as a copy of the container's.
 
 pub use super::attach::Known;
-use super::attach::{Base, build};
+use super::attach::{Base, build, settle_with};
 use super::{Sorter, engine, sort};
 use crate::container::Files;
 use crate::namespaces::nested::processes;
@@ -164,7 +164,7 @@ fn spare(record: &Mounts) -> PathBuf {
 
 /// Once file trees are poured: see [`super::settle`].
 pub fn settle(pid: Pid, record: &Mounts) -> Result<()> {
-    super::settle(pid, record, base(record) != Base::Host)
+    settle_with(pid, record, base(record) != Base::Host, true)
 }
 
 /// What must be known before a thread of ours enters the mount namespace of process `holder`: what is mounted there, and file

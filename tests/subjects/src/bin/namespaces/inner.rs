@@ -150,6 +150,12 @@ fn ordinary(dir: &Path, say: &OwnedFd, told: &OwnedFd) -> i32 {
 
 fn with_proc(dir: &Path, say: &OwnedFd, told: &OwnedFd) -> i32 {
     alone(CloneFlags::CLONE_NEWPID);
+    let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mounted(None, Path::new("none"), Path::new("/"), read_only, None);
+    let is_read_only = || {
+        let flags = nix::sys::statvfs::statvfs("/").map(|s| s.flags());
+        flags.is_ok_and(|f| f.contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
+    };
     let child = fork(|| {
         let proc = dir.join("proc");
         let none = MsFlags::empty();
@@ -168,6 +174,7 @@ fn with_proc(dir: &Path, say: &OwnedFd, told: &OwnedFd) -> i32 {
         let read = status.read_to_string(&mut text);
         failed(&[
             ("one process", before == [1]),
+            ("its root is read-only", is_read_only()),
             ("the processes", before == all()),
             (
                 "the open status",
