@@ -2,7 +2,8 @@
 //! at the target the namespace begins as a copy of the container's.
 
 pub use super::attach::Known;
-use super::attach::{Base, build, settle_with};
+use super::attach::{Base, build};
+use super::settle::settle_with;
 use super::{Sorter, engine, sort};
 use crate::container::Files;
 use crate::namespaces::nested::processes;
