@@ -36,14 +36,21 @@ fn state() -> Vec<String> {
     }
     // MEMBARRIER_CMD_GET_REGISTRATIONS
     state.push(format!("membarrier {:?}", setting::membarrier(512).ok()));
-    let group = std::fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
-    let nice = group
-        .rsplit_once("nice")
-        .map(|(_, nice)| nice.trim().to_owned());
-    state.push(format!("autogroup {nice:?}"));
+    if leads_its_session() {
+        let group = std::fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
+        let nice = group
+            .rsplit_once("nice")
+            .map(|(_, nice)| nice.trim().to_owned());
+        state.push(format!("autogroup {nice:?}"));
+    }
     let login = std::fs::read_to_string("/proc/self/loginuid").ok();
     state.push(format!("loginuid {login:?}"));
     state
+}
+
+/// Whether the autogroup is its own: that of a session from outside stays behind.
+fn leads_its_session() -> bool {
+    nix::unistd::getsid(None) == Ok(nix::unistd::getpid())
 }
 
 fn main() -> ExitCode {
@@ -74,8 +81,7 @@ fn main() -> ExitCode {
     for command in [1 << 2, 1 << 4] {
         setting::membarrier(command).expect("register with membarrier");
     }
-    // Its own session's, where it has one.
-    if nix::unistd::getsid(None) == Ok(nix::unistd::getpid()) {
+    if leads_its_session() {
         let _ = std::fs::write("/proc/self/autogroup", "7");
     }
     if let Err(e) = std::fs::write("/proc/self/loginuid", "4321") {

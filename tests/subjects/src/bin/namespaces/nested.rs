@@ -222,6 +222,7 @@ fn main() -> ExitCode {
     children.push(
         fork(|| {
             unshare(CloneFlags::CLONE_NEWPID).expect("unshare");
+            let (released, release) = nix::unistd::pipe().expect("pipe");
             let first = fork(|| {
                 let second = fork(|| {
                     let _ = nix::unistd::setsid();
@@ -234,12 +235,17 @@ fn main() -> ExitCode {
                     speak("its parent", &told, &say) + ended(below)
                 })
                 .expect("fork");
-                speak("process 1", &told, &say) + ended(second) + ended(third)
+                let spoken = speak("process 1", &told, &say) + ended(second) + ended(third);
+                // Its end is that of all in its namespace, also of one from outside that has not spoken yet.
+                let heard = nix::unistd::read(&released, &mut [0]);
+                spoken + i32::from(heard != Ok(1))
             })
             .expect("fork");
             // Its next child would be in there, and is.
             let another = fork(|| speak("one from outside", &told, &say)).expect("fork");
-            let spoken = speak("who made it", &told, &say) + ended(another) + ended(first);
+            let spoken = speak("who made it", &told, &say) + ended(another);
+            let let_go = nix::unistd::write(&release, b"!").is_ok();
+            let spoken = spoken + i32::from(!let_go) + ended(first);
             // Process 1 is gone: nothing more can be born there.
             spoken + i32::from(fork(|| 0).is_ok())
         })
