@@ -6,15 +6,35 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// An archive and a bare image of a small counter with a child and a pipe, which is gone from the host.
+/// An archive and a bare image of a program which is gone from the host.
 struct Images {
     archive: PathBuf,
     bare: PathBuf,
     pid: i32,
 }
 
+impl Images {
+    fn of(program: &Program<'_>) -> Self {
+        let host = program.host;
+        let (archive, bare) = (host.path("archive"), host.path("bare"));
+        host.sh(&format!(
+            "checkpoint pid:{} > {1} && pack < {1} > {2}",
+            program.pid,
+            bare.display(),
+            archive.display()
+        ))
+        .ok();
+        program.ends();
+        Images {
+            archive,
+            bare,
+            pid: program.pid,
+        }
+    }
+}
+
+/// A small counter with a child and a pipe.
 fn images(host: &Host) -> Images {
-    let (archive, bare) = (host.path("archive"), host.path("bare"));
     let directory = host.path("halfway");
     std::fs::create_dir(&directory).expect("make a directory");
     let line = format!(
@@ -24,19 +44,25 @@ fn images(host: &Host) -> Images {
     );
     let program = Program::shared(host, "halfway", &line);
     program.says("ready");
-    host.sh(&format!(
-        "checkpoint pid:{} > {1} && pack < {1} > {2}",
-        program.pid,
-        bare.display(),
-        archive.display()
-    ))
-    .ok();
-    program.ends();
-    Images {
-        archive,
-        bare,
-        pid: program.pid,
-    }
+    Images::of(&program)
+}
+
+/// A container with links, packet filters, System V IPC, control groups and namespaces inside it.
+fn laden(host: &Host) -> Images {
+    let top = format!("/sys/fs/cgroup/pids/ferry-test-{}", std::process::id());
+    let script = programs().join("laden.sh");
+    let line = format!(
+        "bash -c 'mkdir {top} && echo $$ > {top}/cgroup.procs && exec bash {}'",
+        script.display()
+    );
+    let program = Program::alone(host, "laden", &line);
+    program.says("inside");
+    let images = Images::of(&program);
+    until("its groups to be empty", ferry_tests::LONG, || {
+        let remove = format!("find {top} -depth -type d -exec rmdir {{}} +");
+        (host.sh(&remove).code == 0).then_some(())
+    });
+    images
 }
 
 /// Restores under a name and without one, and sees each fail with `code` and leave nothing.
@@ -176,11 +202,35 @@ fn a_taken_pid_is_named_and_its_owner_left_alone() {
 }
 
 #[test]
+fn an_image_of_much_cut_anywhere_leaves_nothing() {
+    let host = Host::new("alder");
+    let images = laden(&host);
+    let bytes = std::fs::read(&images.bare).expect("read the image");
+    // The end is where all that is in it has been made.
+    let cuts = (1..10).map(|n| bytes.len() * n / 10);
+    for cut in cuts.chain([1000, 513, 512, 1].map(|n| bytes.len() - n)) {
+        fails(&host, &bytes[..cut], 3, "");
+    }
+}
+
+#[test]
 fn a_restore_killed_at_any_moment_leaves_nothing() {
     let host = Host::new("alder");
     let images = images(&host);
+    killed_at_any_moment(&host, &images, ["", "-n hello --network bridge"]);
+}
+
+#[test]
+fn a_restore_of_much_killed_at_any_moment_leaves_nothing() {
+    let host = Host::new("alder");
+    let images = laden(&host);
+    killed_at_any_moment(&host, &images, ["-n hello", "-n hello --network bridge"]);
+}
+
+/// Restores with these words in turn, each killed a little later.
+fn killed_at_any_moment(host: &Host, images: &Images, words: [&str; 2]) {
     let archive = images.archive.display();
-    let traces = Traces::of(&host);
+    let traces = Traces::of(host);
     // Once undisturbed, for the time it takes.
     let start = Instant::now();
     let whole = Restored::read(
@@ -198,11 +248,7 @@ fn a_restore_killed_at_any_moment_leaves_nothing() {
     let rounds = 40;
     let mut whole = 0;
     for round in 0..rounds {
-        let words = if round % 2 == 0 {
-            ""
-        } else {
-            "-n hello --network bridge"
-        };
+        let words = words[round as usize % 2];
         let mut child = host
             .shell(&format!("exec restore {words} < {archive}"))
             .stdout(Stdio::null())
@@ -224,13 +270,13 @@ fn a_restore_killed_at_any_moment_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(50));
         let root = match words.is_empty() {
             true => Some(images.pid).filter(|pid| host.lives(*pid)),
-            false => container(&host, "hello").filter(|pid| host.lives(*pid)),
+            false => container(host, "hello").filter(|pid| host.lives(*pid)),
         };
-        if let Some(pid) = root.filter(|_| !killed || is_released(&host, root)) {
+        if let Some(pid) = root.filter(|_| !killed || is_released(host, root)) {
             whole += 1;
             host.kill(pid);
         }
-        traces.assert_none_left(&host);
+        traces.assert_none_left(host);
     }
     assert!(whole < rounds, "none was killed in time");
 }
