@@ -1,11 +1,14 @@
 # A container with much inside it: links and a packet filter, System V IPC, a file system in memory, control groups beneath
 # its own, namespaces of a part of its tree. As process 1 of its namespaces.
 set -e
+sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
 ip link add b0 type bridge
 ip addr add 10.1.0.1/24 dev b0
 ip link set b0 up
 ip link add v1 type veth peer name v2
-ip link set v1 master b0
+ip link set v1 master b0 up
+ip link set v2 up
+until ip link show b0 | grep -q 'state UP'; do sleep 0.01; done
 nft add table inet guard
 ipcmk -M 65536
 ipcmk -S 3

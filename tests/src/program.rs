@@ -1,6 +1,6 @@
 //! A program under test: started in the host's namespaces or in its own.
 
-use crate::{Host, LONG, State, until};
+use crate::{Host, LONG, State, programs, until};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +43,27 @@ impl<'h> Program<'h> {
             host.children(outer).first().copied()
         });
         Program { host, pid, output }
+    }
+
+    /// Starts a container with links, packet filters, System V IPC, control groups and namespaces inside it
+    /// (`programs/laden.sh`), in a control group that [`Program::unload`] removes.
+    pub fn laden(host: &'h Host) -> Self {
+        let line = format!(
+            "bash -c 'mkdir {0} && echo $$ > {0}/cgroup.procs && exec bash {1}'",
+            group(),
+            programs().join("laden.sh").display()
+        );
+        let program = Program::alone(host, "laden", &line);
+        program.says("inside");
+        program
+    }
+
+    /// Removes the control group of a program that has ended.
+    pub fn unload(host: &Host) {
+        let remove = format!("find {} -depth -type d -exec rmdir {{}} +", group());
+        until("its groups to be empty", LONG, || {
+            (host.sh(&remove).code == 0).then_some(())
+        });
     }
 
     /// The same container somewhere else, after a restore.
@@ -140,4 +161,9 @@ impl<'h> Program<'h> {
             );
         }
     }
+}
+
+/// Where a laden program is: one at a time in a test's process.
+fn group() -> String {
+    format!("/sys/fs/cgroup/pids/ferry-test-{}", std::process::id())
 }

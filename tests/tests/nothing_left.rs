@@ -47,21 +47,10 @@ fn images(host: &Host) -> Images {
     Images::of(&program)
 }
 
-/// A container with links, packet filters, System V IPC, control groups and namespaces inside it.
+/// A container with much inside it.
 fn laden(host: &Host) -> Images {
-    let top = format!("/sys/fs/cgroup/pids/ferry-test-{}", std::process::id());
-    let script = programs().join("laden.sh");
-    let line = format!(
-        "bash -c 'mkdir {top} && echo $$ > {top}/cgroup.procs && exec bash {}'",
-        script.display()
-    );
-    let program = Program::alone(host, "laden", &line);
-    program.says("inside");
-    let images = Images::of(&program);
-    until("its groups to be empty", ferry_tests::LONG, || {
-        let remove = format!("find {top} -depth -type d -exec rmdir {{}} +");
-        (host.sh(&remove).code == 0).then_some(())
-    });
+    let images = Images::of(&Program::laden(host));
+    Program::unload(host);
     images
 }
 

@@ -265,54 +265,74 @@ fn no_such_process_is_code_5_and_bad_usage_code_2() {
         .fails_with(2);
 }
 
-/// `checkpoint` killed at a moment of its run, from its start to its end.
-fn killed_at_any_moment(flags: &str, rounds: u32) {
-    unharmed_by(|host, witness| {
-        let line = format!("exec checkpoint {flags} {} > /dev/null", witness.target());
-        let start = Instant::now();
-        host.sh(&format!(
-            "checkpoint --leave-running {} > /dev/null",
-            witness.target()
-        ))
-        .ok();
-        let whole = start.elapsed();
-        let mut killed = 0;
-        for round in 0..rounds {
-            let mut child = host
-                .shell(&line)
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("start checkpoint");
-            // Spread over the whole run, in an order that is not the order of time; it is never let to its end, where
-            // it would stop the program as it should.
-            let moment = f64::from((round * 17) % rounds) / f64::from(rounds);
-            std::thread::sleep(whole.mul_f64(moment * 0.95));
-            // nsenter's child is the tool itself: it `exec`s twice and forks once, into the pid namespace.
-            let tool = format!("/proc/{0}/task/{0}/children", child.id());
-            if let Some(pid) = std::fs::read_to_string(&tool)
-                .ok()
-                .and_then(|l| l.trim().parse::<i32>().ok())
-            {
-                let pid = nix::unistd::Pid::from_raw(pid);
-                killed += u32::from(
-                    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_ok(),
-                );
-            }
-            let _ = child.wait();
-            // Killed between a thread's stop and the moment it is hidden, some microseconds later, nobody is left to
-            // hide it: epoll_wait fails as it does after SIGSTOP and SIGCONT (signal(7)).
-            witness.is_unharmed();
+/// `checkpoint` killed at a moment of its run, from its start to its end, and what is then to be seen of the program.
+fn killed_at_any_moment(host: &Host, target: &str, rounds: u32, is_unharmed: impl Fn()) {
+    let line = format!("exec checkpoint --leave-running {target} > /dev/null");
+    let start = Instant::now();
+    host.sh(&line).ok();
+    let whole = start.elapsed();
+    let mut killed = 0;
+    for round in 0..rounds {
+        let mut child = host
+            .shell(&line)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start checkpoint");
+        // Spread over the whole run, in an order that is not the order of time.
+        let moment = f64::from((round * 17) % rounds) / f64::from(rounds);
+        std::thread::sleep(whole.mul_f64(moment * 0.95));
+        // nsenter's child is the tool itself: it `exec`s twice and forks once, into the pid namespace.
+        let tool = format!("/proc/{0}/task/{0}/children", child.id());
+        if let Some(pid) = std::fs::read_to_string(&tool)
+            .ok()
+            .and_then(|l| l.trim().parse::<i32>().ok())
+        {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            killed +=
+                u32::from(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_ok());
         }
-        assert!(
-            killed > rounds / 2,
-            "only {killed} of {rounds} were killed in time"
-        );
-    });
+        let _ = child.wait();
+        is_unharmed();
+    }
+    assert!(
+        killed > rounds / 2,
+        "only {killed} of {rounds} were killed in time"
+    );
 }
 
 #[test]
 fn a_checkpoint_killed_at_any_moment_does_no_harm() {
-    killed_at_any_moment("--leave-running", 60);
+    unharmed_by(|host, witness| {
+        // Killed between a thread's stop and the moment it is hidden, some microseconds later, nobody is left to hide it:
+        // epoll_wait fails as it does after SIGSTOP and SIGCONT (signal(7)).
+        killed_at_any_moment(host, &witness.target(), 60, || witness.is_unharmed());
+    });
+}
+
+#[test]
+fn a_checkpoint_of_much_killed_at_any_moment_does_no_harm() {
+    let host = Host::new("alder");
+    let program = Program::laden(&host);
+    let inside = || {
+        let seen = "ipcs; ip -o addr; ip -o link; nft list ruleset; cat /mnt/numbers; cat /proc/1/mountinfo";
+        let at = program.pid;
+        host.sh(&format!(
+            "nsenter --pid --ipc --net --mount --target {at} bash -c '{seen}'"
+        ))
+        .ok()
+    };
+    let (state, seen) = (program.state_at_rest(), inside());
+    let traces = Traces::of(&host);
+    let target = format!("pid:{}", program.pid);
+    killed_at_any_moment(&host, &target, 40, || {
+        program.runs_free();
+        state.assert_kept_by(&program, |state| state);
+        assert_eq!(inside(), seen);
+    });
+    traces.assert_none_left(&host);
+    host.kill(program.pid);
+    program.ends();
+    Program::unload(&host);
 }
 
 #[test]
