@@ -23,6 +23,21 @@ os.unlink("removed")
 replaced = service(os.path.join(directory, "same"))
 os.unlink("same")
 newer = service(os.path.join(directory, "same"))
+os.mkdir("jail")
+before = service(os.path.join(directory, "before"))
+answers, tell = os.pipe()
+if os.fork() == 0:
+    # Of one made before chroot(2) the file lies outside of the root that its process has.
+    os.chroot("jail")
+    os.chdir("/")
+    inner = service("/inner")
+    os.write(tell, b"ready")
+    for door in inner, before:
+        guest, _ = door.accept()
+        guest.send(door.getsockname().encode())
+    time.sleep(1000)
+before.close()
+os.read(answers, 5)
 waiting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 waiting.connect("relative")
 doors = [relative, absolute, removed, replaced, newer]
@@ -59,5 +74,15 @@ says("relative", lambda: served("relative", relative))
 says("absolute", lambda: served("absolute", absolute))
 says("newer", lambda: served("same", newer))
 says("removed", lambda: os.path.exists("removed"))
+
+
+def answered(name):
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.connect(name)
+    return client.recv(200).decode()
+
+
+says("in another root", lambda: answered("jail/inner"))
+says("before that", lambda: answered("before") == os.path.join(directory, "before"))
 print("done", flush=True)
 time.sleep(1000)

@@ -26,6 +26,8 @@ fn relative_removed_and_replaced_names_survive_three_generations() {
         "absolute: yes",
         "newer: yes",
         "removed: False",
+        "in another root: /inner",
+        "before that: True",
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }

@@ -2,6 +2,7 @@
 
 use crate::descriptor::{self, Stat};
 use crate::error::{Named, check};
+use crate::proc::Proc;
 use crate::{Error, Pid, Result};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::Mode;
@@ -17,8 +18,20 @@ pub struct Root {
 }
 
 impl Root {
-    /// The root directory of a process: opening beneath it goes through the mounts of its mount namespace.
+    /// The root directory of the mount namespace of a process, also where that did chroot(2): opening beneath it goes
+    /// through the mounts there.
     pub fn of(pid: Pid) -> Result<Self> {
+        if Proc::process(pid).link("root")? == Path::new("/") {
+            return Root::of_process(pid);
+        }
+        let mut root =
+            crate::within(pid, &[crate::Namespace::Mount], || Root::at(Path::new("/")))??;
+        root.shown = format!("the mounts of process {pid}");
+        Ok(root)
+    }
+
+    /// The root directory of a process.
+    pub fn of_process(pid: Pid) -> Result<Self> {
         Root::at(Path::new(&format!("/proc/{pid}/root")))
     }
 
@@ -31,6 +44,20 @@ impl Root {
             directory,
             shown: path.display().to_string(),
         })
+    }
+
+    /// A directory beneath it, which paths cannot leave.
+    pub fn below(&self, path: &Path) -> Result<Self> {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        Ok(Root {
+            directory: self.resolve(path, flags, 0, "find")?,
+            shown: format!("{} beneath {}", path.display(), self.shown),
+        })
+    }
+
+    /// Its descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
     }
 
     fn what(&self, verb: &str, path: &Path) -> String {

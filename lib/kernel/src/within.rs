@@ -17,8 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Namespace {
     /// Network.
     Net,
-    /// Mounts; the root directory becomes that of the process entered, also where it did chroot(2).
+    /// Mounts; the root directory becomes that of the mount namespace, also where the process entered did chroot(2).
     Mount,
+    /// Mounts, and the root directory of the process entered.
+    Root,
     /// Host and domain name.
     Uts,
     /// SysV objects and POSIX message queues.
@@ -33,7 +35,7 @@ impl Namespace {
     fn flag(self) -> CloneFlags {
         match self {
             Namespace::Net => CloneFlags::CLONE_NEWNET,
-            Namespace::Mount => CloneFlags::CLONE_NEWNS,
+            Namespace::Mount | Namespace::Root => CloneFlags::CLONE_NEWNS,
             Namespace::Uts => CloneFlags::CLONE_NEWUTS,
             Namespace::Ipc => CloneFlags::CLONE_NEWIPC,
             Namespace::Pid => CloneFlags::CLONE_NEWPID,
@@ -51,7 +53,7 @@ pub fn within<T: Send>(
 ) -> Result<T> {
     let process = PidFd::open(pid).or_else(|_| PidFd::thread(pid))?;
     let root = namespaces
-        .contains(&Namespace::Mount)
+        .contains(&Namespace::Root)
         .then(|| root_of(pid))
         .transpose()?;
     let flags = namespaces
@@ -95,7 +97,7 @@ fn enter(process: &PidFd, flags: CloneFlags, root: Option<&File>) -> Result<()> 
         return Ok(());
     }
     let pid = process.pid();
-    if root.is_some() {
+    if flags.contains(CloneFlags::CLONE_NEWNS) {
         // A thread that shares its root and working directory may not change its mount namespace (setns(2)).
         unshare(CloneFlags::CLONE_FS)
             .named(|| "unshare the working directory of a thread".into())?;
@@ -171,6 +173,39 @@ mod tests {
             before
         );
         assert!(!std::path::Path::new("/mnt/here").exists());
+    }
+
+    #[test]
+    fn a_changed_root_is_seen_past_unless_it_is_asked_for() {
+        let mut child = Command::new("unshare")
+            .args([
+                "-m",
+                "sh",
+                "-c",
+                "mount -t tmpfs none /mnt; mkdir -p /mnt/jail/only; cd /mnt/jail; exec python3 -c '\
+                import os; os.chroot(\".\"); print(flush=True); import time; time.sleep(60)'",
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let stranger = Stranger(child);
+        let seen = |namespace| {
+            let look = || ["/only", "/mnt/jail/only"].map(|at| std::path::Path::new(at).exists());
+            within(stranger.pid(), &[namespace], look).unwrap()
+        };
+        assert_eq!(seen(Namespace::Root), [true, false]);
+        assert_eq!(seen(Namespace::Mount), [false, true]);
+        let root = crate::open::Root::of(stranger.pid()).unwrap();
+        assert!(root.stat(std::path::Path::new("/mnt/jail/only")).is_ok());
+        let has = |mounts: Vec<crate::proc::mountinfo::Mount>, at: &[u8]| {
+            mounts.iter().any(|mount| mount.mountpoint == at)
+        };
+        let whole = crate::proc::mountinfo::of_namespace(stranger.pid()).unwrap();
+        assert!(has(whole.clone(), b"/mnt") && has(whole, b"/"));
+        let part = crate::proc::mountinfo::read(stranger.pid()).unwrap();
+        assert!(!has(part, b"/mnt"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! beneath `/proc/PID/root`, given back beneath the vessel's; both one entry at a time, with no more memory than a
 //! directory's names and the hard links seen so far.
 
+use crate::namespaces::mount;
 use crate::{Error, Result};
 use image::container::Container;
 use image::namespaces::mount::Origin;
@@ -10,8 +11,7 @@ use kernel::Pid;
 use kernel::beneath::{self, Way};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 mod clear;
@@ -107,10 +107,9 @@ fn overlay(root: Pid) -> Result<Overlay> {
 
 /// The root directory of the mount at `place` in the container of process `pid`.
 fn top(pid: Pid, place: &Path) -> Result<OwnedFd> {
-    let path = format!("/proc/{pid}/root");
-    let root = File::open(&path).map_err(|e| kernel::Error::io(format!("open {path}"), &e))?;
+    let root = mount::beginning::root(pid)?;
     Ok(beneath::open(
-        root.as_fd(),
+        root.fd(),
         place,
         Way::InRoot,
         OFlag::O_PATH | OFlag::O_DIRECTORY,

@@ -59,6 +59,12 @@ impl Stage {
         }
     }
 
+    /// Makes the subject's own directory the working directory, to find it there from now on: also after chroot(2).
+    pub fn stay(&mut self) {
+        std::env::set_current_dir(&self.directory).expect("go to the subject's directory");
+        self.directory = PathBuf::from(".");
+    }
+
     /// A path in the subject's own directory.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.directory.join(name)

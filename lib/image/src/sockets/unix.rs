@@ -56,7 +56,7 @@ pub enum Address {
         path: Name,
         /// The file, where it is still this socket's; absent where it was removed or replaced, and where the name was
         /// inherited from a listening socket.
-        file: Option<SocketFile>,
+        file: Option<Box<SocketFile>>,
     },
 }
 
@@ -67,6 +67,9 @@ pub struct SocketFile {
     /// The mount namespace inside the container in which it is; absent: the container's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mounts: Option<NsId>,
+    /// The directory that its process had as root directory (chroot(2)); absent: `/`.
+    #[serde(default = "top", skip_serializing_if = "is_top")]
+    pub root: Name,
     /// The directory a relative path starts at, else `/`.
     pub directory: Name,
     /// Permission bits.
@@ -75,6 +78,14 @@ pub struct SocketFile {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+}
+
+fn top() -> Name {
+    Name::from("/")
+}
+
+fn is_top(name: &Name) -> bool {
+    name.0 == b"/"
 }
 
 /// What a unix socket is in the middle of.

@@ -1,6 +1,12 @@
 //! `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
 
+use crate::error::Named;
 use crate::{Error, Pid, Result};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 /// One line of it; names are bytes as the kernel has them, the octal escapes undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +48,25 @@ pub fn parse(text: &[u8]) -> Result<Vec<Mount>> {
 /// Reads the file of a process: its mount namespace, as far as its root reaches.
 pub fn read(pid: Pid) -> Result<Vec<Mount>> {
     parse(&super::Proc::process(pid).bytes("mountinfo")?)
+}
+
+/// Reads all of the mount namespace of a process, also where it did chroot(2).
+pub fn of_namespace(pid: Pid) -> Result<Vec<Mount>> {
+    if super::Proc::process(pid).link("root")? == Path::new("/") {
+        return read(pid);
+    }
+    let what = || format!("read the mounts of the namespace of process {pid}");
+    // Inside, no path leads to what the kernel says of us.
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let proc = nix::fcntl::open("/proc", flags, Mode::empty()).named(what)?;
+    let file = crate::within(pid, &[crate::Namespace::Mount], || {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        nix::fcntl::openat(&proc, "thread-self/mountinfo", flags, Mode::empty())
+    })?;
+    let mut text = Vec::new();
+    let read = File::from(file.named(what)?).read_to_end(&mut text);
+    read.map_err(|e| Error::io(what(), &e))?;
+    parse(&text)
 }
 
 /// Reads that of the calling thread.

@@ -60,6 +60,12 @@ impl Root {
     }
 }
 
+/// A root directory further down for this thread, which has a root of its own.
+pub fn change(directory: &std::path::Path) -> Result<()> {
+    nix::unistd::chroot(directory).named(|| format!("chroot to {}", directory.display()))?;
+    work_in(std::path::Path::new("/"))
+}
+
 /// This thread's working directory.
 pub fn work_in(directory: &std::path::Path) -> Result<()> {
     nix::unistd::chdir(directory).named(|| format!("chdir to {}", directory.display()))

@@ -3,12 +3,12 @@
 use super::borrowed::Seen;
 use crate::Result;
 use crate::namespaces::is_own;
+use crate::namespaces::mount::beginning;
 use crate::namespaces::nested::Sights;
 use image::ids::NsId;
 use image::path::Name;
 use kernel::namespaces::Kind;
 use kernel::open::Root;
-use kernel::proc::Proc;
 use kernel::proc::mountinfo::{self, Mount};
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -33,13 +33,14 @@ impl View {
     fn of_container(first: kernel::Pid) -> Result<Self> {
         let own = is_own(first, Kind::Mount)?;
         let (root, prefix, mut mounts) = if own {
-            let prefix = Proc::process(first).link("root")?;
-            (Root::of(first)?, Name::from(prefix.as_path()).0, Vec::new())
+            let prefix = beginning::path(first)?;
+            let root = beginning::root(first)?;
+            (root, Name::from(prefix.as_path()).0, Vec::new())
         } else {
             let root = Root::at(std::path::Path::new("/"))?;
             (root, b"/".to_vec(), mountinfo::read_own()?)
         };
-        mounts.extend(mountinfo::read(first)?);
+        mounts.extend(beginning::mounts(first)?);
         Ok(View::new(root, prefix, mounts))
     }
 
@@ -73,7 +74,8 @@ impl Views {
     pub fn of(first: kernel::Pid, sights: &Sights) -> Result<Self> {
         let mut all = vec![View::of_container(first)?];
         for (id, there, members) in &sights.mounts {
-            let mut view = View::new(Root::of(*there)?, Vec::new(), mountinfo::read(*there)?);
+            let mounts = mountinfo::of_namespace(*there)?;
+            let mut view = View::new(Root::of(*there)?, Vec::new(), mounts);
             view.namespace = Some(*id);
             view.members = members.clone();
             all.push(view);

@@ -3,6 +3,7 @@
 use super::segments;
 use super::shared::DELETED;
 use crate::namespaces::is_own;
+use crate::namespaces::mount::beginning;
 use crate::{Blocker, Error, Result};
 use image::memory::File;
 use image::path::Name;
@@ -42,7 +43,7 @@ pub(super) struct Sight {
     root: Root,
     /// Whether its IPC namespace is its own.
     own_ipc: bool,
-    /// Where its root lies in its mount namespace: `/`, or the directory given to chroot(2).
+    /// Where its root lies in its mount namespace: `/`, or the mount given to chroot(2).
     top: PathBuf,
     /// Of a process in a mount namespace inside the container: what it may have mapped before it came there.
     outer: Option<Root>,
@@ -52,9 +53,9 @@ impl Sight {
     /// That of process `pid`.
     pub fn of(pid: Pid) -> Result<Self> {
         Ok(Sight {
-            root: Root::of(pid)?,
+            root: beginning::root(pid)?,
             own_ipc: is_own(pid, Kind::Ipc)?,
-            top: Proc::process(pid).link("root")?,
+            top: beginning::path(pid)?,
             outer: None,
         })
     }
@@ -63,7 +64,7 @@ impl Sight {
     pub fn through(roots: super::Roots) -> Result<Self> {
         let mut sight = Sight::of(roots.own)?;
         if roots.own != roots.container {
-            sight.outer = Some(Root::of(roots.container)?);
+            sight.outer = Some(beginning::root(roots.container)?);
         }
         Ok(sight)
     }

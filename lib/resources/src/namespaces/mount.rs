@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 mod attach;
+pub(crate) mod beginning;
 mod engine;
 pub mod inner;
 mod order;
@@ -71,7 +72,7 @@ pub fn dump(
     outside: &[PathBuf],
 ) -> Result<Found> {
     let host = mountinfo::read_own()?;
-    let mounts = mountinfo::read(root)?;
+    let mounts = beginning::mounts(root)?;
     let unknown = outside.iter().find(|place| {
         **place == *Path::new("/") || !mounts.iter().any(|m| path(&m.mountpoint) == **place)
     });
@@ -175,10 +176,9 @@ fn sort(root: Pid, container: Vec<mountinfo::Mount>, sorter: &mut Sorter) -> Fou
         blockers.push(Blocker {
             pid: root,
             place: "root directory".into(),
-            what: "a directory that is no mount, in a mount namespace of its own (chroot)".into(),
-            remedy:
-                "enter it by pivot_root instead: unshare --root, systemd-nspawn, a container engine"
-                    .into(),
+            what: "a mount namespace whose root directory is no mount".into(),
+            remedy: "enter it by pivot_root: unshare --root, systemd-nspawn, a container engine"
+                .into(),
         });
     }
     for one in propagation::apart(&sorted) {
@@ -276,7 +276,7 @@ pub(crate) fn on_host(mount: &mountinfo::Mount, host: &[mountinfo::Mount]) -> Op
 
 /// In words: the mounts of a record that a process has nothing like, for it was not the engine that made them.
 pub fn missing(pid: Pid, record: &Mounts) -> Result<Option<String>> {
-    let there = mountinfo::read(pid)?;
+    let there = mountinfo::of_namespace(pid)?;
     let here = |one: &&Mount| !there.iter().any(|m| m.mountpoint == one.mountpoint.0);
     let missing: Vec<String> = record
         .mounts
@@ -295,7 +295,7 @@ pub fn missing(pid: Pid, record: &Mounts) -> Result<Option<String>> {
 
 /// Whether the root file system of a process is one that was made for an image's.
 pub fn is_kept(pid: Pid) -> Result<bool> {
-    let mounts = mountinfo::read(pid)?;
+    let mounts = mountinfo::of_namespace(pid)?;
     let root = mounts.iter().rev().find(|m| m.mountpoint == b"/");
     let host = mountinfo::read_own()?;
     let place = root.and_then(|root| on_host(root, &host));

@@ -91,7 +91,7 @@ pub(super) struct Overlay {
 impl Overlay {
     /// The root of process `pid`; none where it is no overlay.
     pub(super) fn of(pid: Pid) -> Result<Option<Overlay>> {
-        let mounts = mountinfo::read(pid)?;
+        let mounts = crate::namespaces::mount::beginning::mounts(pid)?;
         let root = mounts.iter().rev().find(|m| m.mountpoint == b"/");
         let Some((root, options)) = root.and_then(|root| Some((root, Options::of(root)?))) else {
             return Ok(None);

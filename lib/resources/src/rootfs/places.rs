@@ -60,7 +60,7 @@ pub(super) struct Place {
 impl Place {
     /// For one of a mount namespace inside the container, that of process `pid`.
     pub(super) fn inner(pid: Pid, place: &Path, tree: Tree) -> Result<Place> {
-        let mounts = mountinfo::read(pid)?;
+        let mounts = mountinfo::of_namespace(pid)?;
         let here = |m: &Mount| Path::new(OsStr::from_bytes(&m.mountpoint)) == place;
         let there = mounts.iter().any(here);
         Ok(Place {
@@ -122,7 +122,7 @@ impl Guard {
 
 /// The places of all trees of a container in the vessel whose first process this is.
 pub(super) fn places(pid: Pid, container: &Container, policy: &Policy) -> Result<Vec<Place>> {
-    let mounts = mountinfo::read(pid)?;
+    let mounts = mountinfo::of_namespace(pid)?;
     let trees = trees(container).into_iter();
     let place = |(tree, place): (Tree, PathBuf)| {
         let (how, top) = match tree {

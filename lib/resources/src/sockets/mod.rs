@@ -39,6 +39,8 @@ pub struct Diag {
     /// Whom raw and ping sockets are connected to.
     raw_peers: HashMap<u64, IpAddr>,
     inside: HashMap<kernel::Pid, Pid>,
+    /// The container's first process.
+    first: kernel::Pid,
     /// Where its processes look up names.
     sights: Sights,
     /// Unix sockets whose other end is outside are taken without it.
@@ -114,7 +116,7 @@ impl Holder {
 const TRY_AGAIN: &str = "try again: it is a matter of a moment";
 
 impl Diag {
-    /// Lists the sockets of the network that process `network` is in. When the container is frozen, or, for a first look,
+    /// Lists the sockets of the network that process `network`, the container's first, is in. When the container is frozen, or, for a first look,
     /// before.
     pub fn take(network: kernel::Pid, inside: &HashMap<kernel::Pid, Pid>) -> Result<Self> {
         let (unix, tcp, packet, inode) = within(network, &[Namespace::Net], || {
@@ -153,6 +155,7 @@ impl Diag {
             netlink: kernel::proc::netlink::read(&proc)?,
             raw_peers: kernel::proc::raw::read(&proc),
             inside: inside.clone(),
+            first: network,
             sights: Sights::default(),
             ext_unix: false,
             frozen: true,

@@ -14,7 +14,7 @@ use image::namespaces::nested::Shown;
 use image::path::Name;
 use image::rootfs::Rootfs;
 use kernel::Pid;
-use kernel::proc::{Proc, mountinfo};
+use kernel::proc::mountinfo;
 use nix::mount::{MntFlags, umount2};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub struct Found {
 
 /// Takes the mounts of process `pid`, whose container has the root process `root`. Its trees are numbered from `first` on.
 pub fn dump(pid: Pid, root: Pid, first: u32) -> Result<Found> {
-    let of_container = mountinfo::read(root)?;
+    let of_container = super::beginning::mounts(root)?;
     let mut sorter = Sorter {
         host: &of_container,
         outside: &[],
@@ -43,7 +43,7 @@ pub fn dump(pid: Pid, root: Pid, first: u32) -> Result<Found> {
         brought: BTreeMap::new(),
         trees: first,
     };
-    let present = mountinfo::read(pid)?;
+    let present = mountinfo::of_namespace(pid)?;
     let mut found = sort(pid, present.clone(), &mut sorter);
     let mut block = |place: String, what: &str, remedy: &str| {
         found.blockers.push(Blocker {
@@ -72,14 +72,6 @@ pub fn dump(pid: Pid, root: Pid, first: u32) -> Result<Found> {
                 "end what lives in it",
             ),
         }
-    }
-    let link = Proc::process(pid).link("root")?;
-    if link != Path::new("/") {
-        block(
-            "root directory".into(),
-            "every process of a mount namespace inside the container has called chroot",
-            "end them",
-        );
     }
     let own_root = found.rootfs != Rootfs::Host;
     let there = |m: &&mountinfo::Mount| {
@@ -183,6 +175,6 @@ pub fn known(
     });
     Ok(Known {
         made: made.collect::<Result<_>>()?,
-        present: mountinfo::read(holder)?,
+        present: mountinfo::of_namespace(holder)?,
     })
 }

@@ -20,7 +20,7 @@ pub(super) fn settle_with(pid: Pid, record: &Mounts, own_root: bool, inner: bool
             .iter()
             .try_for_each(|one| make_one(&top, one, record, &[], &[]).map(drop))
     })??;
-    let mut present = parents_first(mountinfo::read(pid)?);
+    let mut present = parents_first(mountinfo::of_namespace(pid)?);
     let hidden = covered(&present);
     present.retain(|m| !hidden.contains(&m.id));
     let there: BTreeSet<&[u8]> = present.iter().map(|m| &m.mountpoint[..]).collect();

@@ -12,6 +12,7 @@ pub use take::{Sights, blockers, dump};
 
 use image::namespaces::nested::Content;
 use kernel::namespaces::Kind;
+use std::os::fd::AsRawFd;
 
 /// The kind of a namespace by its record.
 fn kind(content: &Content) -> Kind {
@@ -30,9 +31,8 @@ fn kind(content: &Content) -> Kind {
 /// Whose processes a mount of proc shows: the inode of the pid namespace, by way of its process 1. `pid` sees the mount.
 pub(super) fn processes(pid: kernel::Pid, mountpoint: &std::path::Path) -> Option<u64> {
     let below = mountpoint.strip_prefix("/").ok()?;
-    let place = std::path::Path::new("/proc")
-        .join(pid.to_string())
-        .join("root");
+    let root = kernel::open::Root::of(pid).ok()?;
+    let place = std::path::Path::new("/proc/self/fd").join(root.fd().as_raw_fd().to_string());
     let link = std::fs::read_link(place.join(below).join("1/ns/pid")).ok()?;
     let text = link.to_string_lossy();
     text.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()

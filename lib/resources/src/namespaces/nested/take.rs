@@ -12,7 +12,6 @@ use kernel::namespaces::{Kind, identity_in, last_pid};
 use kernel::nsfs::Handle;
 use kernel::proc::{Proc, status};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 
 /// How many file trees a mount namespace may have: those of the first begin with this number, those of the second with
 /// twice that, beyond those of the container's own.
@@ -133,15 +132,8 @@ impl Walk {
         if let Some(id) = self.known.get(&key) {
             let found = self.found.iter_mut().find(|found| found.id == *id);
             if let (Some(found), Some(_)) = (found, task) {
-                // The leader of a process rather than another thread, and one whose root is that of its mounts.
-                let worth = |tid: Option<Tid>| {
-                    tid.map_or(0, |tid| {
-                        let link = || Proc::process(tid.0).link("root");
-                        let chroot =
-                            key.0 == Kind::Mount && link().is_ok_and(|l| l != Path::new("/"));
-                        1 + 2 * u8::from(!chroot) + u8::from(tid.0 == tid.1)
-                    })
-                };
+                // The leader of a process rather than another thread.
+                let worth = |tid: Option<Tid>| tid.map_or(0, |tid| 1 + u8::from(tid.0 == tid.1));
                 if worth(task) > worth(found.task) {
                     found.task = task;
                 }

@@ -49,6 +49,9 @@ impl Roots {
                     ))
                 })?;
                 real.enter()?;
+                if file.root.0 != b"/" {
+                    root::change(file.root.as_path())?;
+                }
                 root::work_in(file.directory.as_path())?;
                 path.0.clone()
             }
@@ -99,7 +102,7 @@ impl Roots {
         let bytes = self.enter(name)?;
         make_way(path.as_path(), &bytes, kind)?;
         named(socket::bind(fd, &bytes), name)?;
-        let SocketFile { mode, uid, gid, .. } = file;
+        let SocketFile { mode, uid, gid, .. } = &**file;
         Ok(root::own(path.as_path(), *uid, *gid, *mode)?)
     }
 }

@@ -1,19 +1,21 @@
 //! Unix sockets: unix(7), net/unix/af_unix.c. Queues are looked at and stay where they are.
 
 use super::{Diag, Holder, TRY_AGAIN, options};
+use crate::namespaces::mount::beginning;
 use crate::{Blocker, Error, Result};
 use image::bytes::Bytes;
 use image::ids::FileId;
 use image::path::Name;
 use image::sockets::unix::{Address, Credentials, Kind, Message, SocketFile, State, Unix};
+use kernel::descriptor::S_IFSOCK;
+use kernel::open::Root;
+use kernel::proc::Proc;
 use kernel::sock_diag::UnixSocket;
 use kernel::socket::{self, SO_PEEK_OFF, SOL_SOCKET};
-use kernel::{Namespace, within};
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 mod fill;
 mod made;
@@ -226,13 +228,14 @@ fn in_files(path: &[u8]) -> Address {
     match ghost(path) {
         Address::Path { path, .. } => Address::Path {
             path,
-            file: Some(SocketFile {
+            file: Some(Box::new(SocketFile {
                 mounts: None,
+                root: Name::from("/"),
                 directory: Name::from("/"),
                 mode: 0,
                 uid: 0,
                 gid: 0,
-            }),
+            })),
         },
         other => other,
     }
@@ -252,29 +255,46 @@ fn socket_file(
     inode: u32,
     holder: &Holder,
     diag: &Diag,
-) -> Result<Option<SocketFile>> {
-    let directory = if path.is_absolute() {
-        Name::from("/")
-    } else {
-        let proc = kernel::proc::Proc::process(holder.pid);
-        let (root, here) = (proc.link("root")?, proc.link("cwd")?);
-        let beneath = here.strip_prefix(&root).unwrap_or(&here);
-        Name::from(Path::new("/").join(beneath).as_path())
+) -> Result<Option<Box<SocketFile>>> {
+    let mounts = diag.mounts_of(holder.pid);
+    let (top, above) = match mounts {
+        Some(_) => (Root::of(holder.pid)?, PathBuf::from("/")),
+        None => (beginning::root(diag.first)?, beginning::path(diag.first)?),
     };
-    let whole = directory.as_path().join(path);
-    let found = within(holder.pid, &[Namespace::Mount], || {
-        std::fs::symlink_metadata(&whole)
-    })?;
-    Ok(found
-        .ok()
-        .filter(|meta| meta.file_type().is_socket() && meta.ino() as u32 == inode)
-        .map(|meta| SocketFile {
-            mounts: diag.mounts_of(holder.pid),
-            directory,
-            mode: meta.mode() & 0o7777,
-            uid: meta.uid(),
-            gid: meta.gid(),
-        }))
+    let proc = Proc::process(holder.pid);
+    let from_top = |which: &str| -> Result<Option<PathBuf>> {
+        let link = proc.link(which)?;
+        let below = link.strip_prefix(&above).ok();
+        Ok(below.map(|below| Path::new("/").join(below)))
+    };
+    let whole = || PathBuf::from("/");
+    // It may have been bound before its process did chroot(2).
+    let places = match path.is_absolute() {
+        true => vec![
+            (from_top("root")?.unwrap_or_else(whole), whole()),
+            (whole(), whole()),
+        ],
+        false => vec![(whole(), from_top("cwd")?.unwrap_or_else(whole))],
+    };
+    for (root, directory) in places {
+        let found = top
+            .below(&root)
+            .and_then(|root| root.stat(&directory.join(path)));
+        if let Ok(stat) = found
+            && stat.format() == S_IFSOCK
+            && stat.inode as u32 == inode
+        {
+            return Ok(Some(Box::new(SocketFile {
+                mounts,
+                root: Name::from(&*root),
+                directory: Name::from(&*directory),
+                mode: stat.permissions(),
+                uid: stat.uid,
+                gid: stat.gid,
+            })));
+        }
+    }
+    Ok(None)
 }
 
 fn peer_credentials(fd: BorrowedFd, diag: &Diag) -> Result<Option<Credentials>> {
