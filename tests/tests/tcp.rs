@@ -129,17 +129,20 @@ fn a_checkpoint_that_fails_harms_no_connection() {
     no_tables(host);
 }
 
+/// An archive of the ledger, which stands still meanwhile.
+fn frozen(host: &Host) -> String {
+    let file = host.path("ledger.ckpt").display().to_string();
+    let take = "checkpoint --tcp established --leave-frozen native:ledger";
+    host.sh(&format!("{take} | pack > {file}")).ok();
+    file
+}
+
 #[test]
 fn a_restore_that_fails_leaves_the_connections_to_the_original() {
     let world = World::new();
     let output = talking(&world, 5);
     let [alder, birch] = &world.hosts;
-    let file = alder.path("ledger.ckpt").display().to_string();
-    alder
-        .sh(&format!(
-            "checkpoint --tcp established --leave-frozen native:ledger | pack > {file}"
-        ))
-        .ok();
+    let file = frozen(alder);
     world.lead_to(1);
     // All but its end: everything was there when it is found out.
     birch
@@ -160,12 +163,7 @@ fn a_hand_over_ends_the_original_without_a_word() {
     let world = World::new();
     let output = talking(&world, 5);
     let [alder, birch] = &world.hosts;
-    let file = alder.path("ledger.ckpt").display().to_string();
-    alder
-        .sh(&format!(
-            "checkpoint --tcp established --leave-frozen native:ledger | pack > {file}"
-        ))
-        .ok();
+    let file = frozen(alder);
     birch
         .sh(&format!("restore -n ledger --tcp established < {file}"))
         .ok();

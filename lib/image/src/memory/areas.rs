@@ -199,7 +199,7 @@ impl Area {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     pub(crate) fn anonymous(start: u64, end: u64) -> Area {

@@ -53,22 +53,13 @@ impl Inherited {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Prot;
+    use crate::memory::areas::tests::anonymous;
 
     #[test]
     fn inherited_pages_lie_in_both_areas_and_in_order() {
         let area = |inherited| Area {
-            start: 0x4000,
-            end: 0x8000,
-            prot: Prot(Prot::READ),
-            shared: false,
-            backing: Backing::Anonymous {},
-            advice: Vec::new(),
-            name: None,
-            guards: Vec::new(),
-            resident: 0,
-            huge: 0,
             inherited: Some(inherited),
+            ..anonymous(0x4000, 0x8000)
         };
         let run = |start, len| Run { start, len };
         let check = |end, runs: &[Run]| {

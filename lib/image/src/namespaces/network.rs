@@ -96,7 +96,7 @@ pub enum LinkKind {
         /// The other end, by index.
         peer: u32,
     },
-    /// It ends in a descriptor, or in none for now (`/dev/net/tun`).
+    /// It ends in a descriptor, or nobody holds its other end (`/dev/net/tun`).
     Tun,
     /// A bridge.
     Bridge,

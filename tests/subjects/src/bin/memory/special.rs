@@ -88,7 +88,7 @@ fn main() -> ExitCode {
     let guard = guarded.read(PAGE, 1);
     stage.same("the guard page guards", has_guard, guard.is_err());
     if let Some(area) = &droppable {
-        let holds = area.write(7, b"for now").is_ok() && area.read(7, 7).is_ok();
+        let holds = area.write(7, b"a while").is_ok() && area.read(7, 7).is_ok();
         stage.holds("droppable memory can be used", holds);
     }
     let child = fork(|| {
