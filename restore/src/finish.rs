@@ -24,6 +24,7 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
     let target = &mut pour.target;
     let none = Nested::default();
     let nested = pour.tree.as_ref().map_or(&none, |tree| &tree.nested);
+    let last = pour.tree.as_ref().and_then(|tree| tree.last_pid);
     for (pid, process) in &pour.processes {
         if let Some(space) = &process.memory {
             memory::protect(target, *pid, space)?;
@@ -35,8 +36,7 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
         let tasks = target.process(*pid)?;
         limits::register(tasks, &process.limits)?;
         nested::join_users(nested, target, *pid, &process.credentials.groups)?;
-        let tasks = target.process(*pid)?;
-        threads::create(tasks, &ids, &mut pour.numbers)?;
+        nested::create_threads(nested, target, *pid, &ids, &mut pour.numbers, last)?;
         nested::join_threads(nested, target, *pid)?;
         let tasks = target.process(*pid)?;
         signals::restore(tasks, &process.signals)?;
@@ -48,8 +48,7 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
         );
     }
     words.extend(cgroups::groups::resume(&pour.groups, target)?);
-    pour.numbers
-        .finish(pour.tree.as_ref().and_then(|tree| tree.last_pid))?;
+    pour.numbers.finish(last)?;
     if let Some(files) = &mut pour.files {
         files.resume(target)?;
     }

@@ -18,8 +18,9 @@ pub struct LastPid {
 }
 
 impl LastPid {
-    /// One in the namespace of process `pid`, itself with the pid `own` there; `EEXIST` where that is taken.
-    pub fn of(pid: Pid, own: Pid) -> Result<Self> {
+    /// One in the namespace of process `pid`, itself with these pids there and in those around it, innermost first; `EEXIST`
+    /// where one is taken.
+    pub fn of(pid: Pid, own: &[Pid]) -> Result<Self> {
         let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
         let pair = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC);
         let (ours, theirs) = pair.named(|| "socketpair".into())?;
@@ -59,13 +60,13 @@ impl Drop for LastPid {
 }
 
 /// Forks from a thread that will fork into the namespace.
-fn fork(own: Pid, socket: &OwnedFd) -> Result<Pid> {
+fn fork(own: &[Pid], socket: &OwnedFd) -> Result<Pid> {
     let socket = socket.as_raw_fd();
     // SAFETY: the struct is plain integers, for which zero means "not given".
     let mut args: libc::clone_args = unsafe { zeroed() };
     args.exit_signal = libc::SIGCHLD as u64;
-    args.set_tid = &raw const own as u64;
-    args.set_tid_size = 1;
+    args.set_tid = own.as_ptr() as u64;
+    args.set_tid_size = own.len() as u64;
     // SAFETY: no CLONE_VM, so the child runs on a copy of this stack; `args` and `own` outlive the call. The child of a
     // process with other threads makes only calls that are safe in a signal handler (fork(2), signal-safety(7)).
     let child =
@@ -74,7 +75,7 @@ fn fork(own: Pid, socket: &OwnedFd) -> Result<Pid> {
         live(socket)
     }
     let child = crate::error::check(child, || {
-        format!("fork a process with pid {own} into the container")
+        format!("fork a process with the pids {own:?} into the container")
     })?;
     Ok(child as Pid)
 }
@@ -152,8 +153,8 @@ mod tests {
         let unshare = shell.id();
         let inside = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children"));
         let inside: Pid = inside.unwrap().trim().parse().unwrap();
-        let mut counter = LastPid::of(inside, 32_000).unwrap();
-        assert!(LastPid::of(inside, 32_000).is_err_and(|e| e.raw() == Some(libc::EEXIST)));
+        let mut counter = LastPid::of(inside, &[32_000]).unwrap();
+        assert!(LastPid::of(inside, &[32_000]).is_err_and(|e| e.raw() == Some(libc::EEXIST)));
         for number in [700, 20_000, 55] {
             counter.set(number - 1).unwrap();
             assert_eq!(next(), number);

@@ -172,7 +172,7 @@ fn a_pid_that_is_taken_is_waited_for_where_no_task_may_choose_it() {
     let target = poor.target(STUB);
     let other = tree.processes.iter().find(|p| p.pid != tree.root).unwrap();
     // One that is there for a moment: an exec into the container, say.
-    let mut counter = kernel::last_pid::LastPid::of(poor.pid, other.pid).unwrap();
+    let mut counter = kernel::last_pid::LastPid::of(poor.pid, &[other.pid]).unwrap();
     counter.set(other.pid).unwrap();
     let leaving = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(100));

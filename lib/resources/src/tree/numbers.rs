@@ -18,19 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How tasks of a container come by their ids.
 #[derive(Debug, Default)]
 pub struct Numbers {
-    way: Way,
+    /// Those that count ids up, of the container's pid namespace and then of those inside it; in the ones below, ids are
+    /// chosen by the task that forks.
+    counters: Vec<Counter>,
     /// The ids that pid namespaces inside the container have for tasks, outermost first, by that of the container.
     names: BTreeMap<Pid, Vec<Pid>>,
-}
-
-/// The way to an id in a container.
-#[derive(Debug, Default)]
-enum Way {
-    /// Chosen by the task that forks.
-    #[default]
-    Chosen,
-    /// Counted by a process of ours.
-    Counted(Counter),
+    /// All ids that tasks of the tree have, in whatever namespace.
+    used: BTreeSet<Pid>,
 }
 
 /// Counts.
@@ -55,26 +49,45 @@ impl Numbers {
     /// The way in the container of process `first`, in which this tree will grow.
     pub fn of(first: kernel::Pid, tree: &Tree) -> Result<Self> {
         let names = tree.nested.names.clone();
-        let numbers = |way| Numbers { way, names };
-        if credentials::may_restore(first)? {
-            return Ok(numbers(Way::Chosen));
+        let mut used = used(tree);
+        used.extend(names.values().flatten());
+        let chosen = Numbers {
+            counters: Vec::new(),
+            names,
+            used,
+        };
+        match credentials::may_restore(first)? {
+            true => Ok(chosen),
+            false => chosen.counted(&[first]),
         }
-        let used = used(tree);
-        let mut free = (300..=highest()).rev().filter(|pid| !used.contains(pid));
-        loop {
-            let own = free.next().ok_or_else(|| {
-                Error::Refused("the container has no pid left for a process of ours".into())
-            })?;
-            match LastPid::of(first, own) {
-                Err(e) if e.raw() == Some(call::EEXIST) => {}
-                last_pid => {
-                    return Ok(numbers(Way::Counted(Counter {
-                        last_pid: last_pid?,
-                        next: None,
-                    })));
+    }
+
+    /// Another way, for a task without the privilege: ids are counted in all the namespaces of these processes, the
+    /// container's own and those below it.
+    pub(crate) fn counted(&self, levels: &[kernel::Pid]) -> Result<Self> {
+        let mut free = (300..=highest()).rev();
+        let mut free = free.by_ref().filter(|pid| !self.used.contains(pid));
+        let mut counters = Vec::new();
+        for (below, pid) in levels.iter().enumerate() {
+            let last_pid = loop {
+                let own = free.next().ok_or_else(|| {
+                    Error::Refused("the container has no pid left for a process of ours".into())
+                })?;
+                match LastPid::of(*pid, &vec![own; below + 1]) {
+                    Err(e) if e.raw() == Some(call::EEXIST) => {}
+                    last_pid => break last_pid?,
                 }
-            }
+            };
+            counters.push(Counter {
+                last_pid,
+                next: None,
+            });
         }
+        Ok(Numbers {
+            counters,
+            names: self.names.clone(),
+            used: self.used.clone(),
+        })
     }
 
     /// Has `creator` make a task, by clone3 with these flags.
@@ -87,28 +100,27 @@ impl Numbers {
         exit_signal: i32,
     ) -> Result<Born> {
         let (at, _) = creator.scratch()?;
-        // Innermost first, as the kernel wants them.
         let inner = self.names.get(&id).map_or(&[][..], Vec::as_slice);
-        let mut ids: Vec<Pid> = inner.iter().rev().copied().collect();
-        match &mut self.way {
-            Way::Chosen => ids.push(id),
-            Way::Counted(counter) => {
-                if counter.next != Some(id) {
-                    counter.last_pid.set(id - 1)?;
-                }
-                counter.next = id.checked_add(1);
+        let all: Vec<Pid> = [&[id], inner].concat();
+        for (counter, id) in self.counters.iter_mut().zip(&all) {
+            if counter.next != Some(*id) {
+                counter.last_pid.set(id - 1)?;
             }
+            counter.next = id.checked_add(1);
         }
-        let (clone, arguments) = call::clone3(at, flags, exit_signal, &ids);
+        // Innermost first, as the kernel wants them.
+        let chosen = all.iter().skip(self.counters.len()).rev();
+        let chosen: Vec<Pid> = chosen.copied().collect();
+        let (clone, arguments) = call::clone3(at, flags, exit_signal, &chosen);
         creator.write(at, &arguments)?;
         match creator.fork(what, clone) {
             Ok((seen, stub)) => {
                 // The creator sees it by the name that its own namespace has for it.
-                let outer = match inner.len() {
-                    0 => seen as Pid,
-                    below => outer(stub.tid(), below)?,
+                let right = match inner.is_empty() {
+                    true => seen as Pid == id,
+                    false => innermost(stub.tid(), all.len())? == all,
                 };
-                if outer == id {
+                if right {
                     return Ok(Born::Right(stub));
                 }
                 self.forget();
@@ -119,15 +131,16 @@ impl Numbers {
         }
     }
 
-    fn forget(&mut self) {
-        if let Way::Counted(counter) = &mut self.way {
+    /// What was counted since is not known.
+    pub(crate) fn forget(&mut self) {
+        for counter in &mut self.counters {
             counter.next = None;
         }
     }
 
     /// Whether ids are chosen, so that nothing is to be done at the end.
     pub(crate) fn are_chosen(&self) -> bool {
-        matches!(self.way, Way::Chosen)
+        self.counters.is_empty()
     }
 
     /// What a task calls another, itself, or a group: by the container's ids of both. None where it has no name for it.
@@ -145,20 +158,19 @@ impl Numbers {
 
     /// All tasks are there: the next one will be new, and nothing of ours stays in the container.
     pub fn finish(&mut self, last: Option<Pid>) -> Result<()> {
-        if let (Way::Counted(counter), Some(last)) = (&mut self.way, last) {
+        if let (Some(counter), Some(last)) = (self.counters.first_mut(), last) {
             counter.last_pid.set(last)?;
         }
-        self.way = Way::Chosen;
+        self.counters.clear();
         Ok(())
     }
 }
 
-/// The id of a task of ours in the pid namespace that is this many above its innermost one.
-fn outer(tid: kernel::Pid, below: usize) -> Result<Pid> {
+/// What a task of ours is called in the innermost so many of its pid namespaces, outermost first.
+fn innermost(tid: kernel::Pid, count: usize) -> Result<Vec<Pid>> {
     let numbers = status::read(tid)?.numbers("NSpid")?;
-    let at = numbers.len().checked_sub(below + 1);
-    let number = at.and_then(|at| numbers.get(at)).copied();
-    Ok(number.map_or(0, |number| number as Pid))
+    let skip = numbers.len().saturating_sub(count);
+    Ok(numbers.iter().skip(skip).map(|n| *n as Pid).collect())
 }
 
 /// Waits for an id that is taken.

@@ -152,7 +152,7 @@ pub fn settle_mounts(nested: &Nested, target: &Target) -> Result<()> {
 }
 
 /// One process of ours in each pid namespace.
-fn inhabitants(nested: &Nested, target: &Target) -> BTreeMap<NsId, kernel::Pid> {
+pub(super) fn inhabitants(nested: &Nested, target: &Target) -> BTreeMap<NsId, kernel::Pid> {
     let mut inhabitants = BTreeMap::new();
     for (pid, process) in &target.processes {
         if let Some(inner) = nested.pids(*pid) {
@@ -160,64 +160,6 @@ fn inhabitants(nested: &Nested, target: &Target) -> BTreeMap<NsId, kernel::Pid> 
         }
     }
     inhabitants
-}
-
-/// Brings a process, which has one thread yet, into its user namespace, with the groups that it may not choose there: it has
-/// all capabilities there, and none for what is the container's.
-pub fn join_users(nested: &Nested, target: &mut Target, pid: Pid, groups: &[u32]) -> Result<()> {
-    let is_user = |content: &Content| matches!(content, Content::User { .. });
-    let Some(inner) = nested.of(pid, is_user) else {
-        return Ok(());
-    };
-    let holder = target.inners.pid(inner.id).ok_or_else(|| {
-        Error::Refused(format!("the user namespace of process {pid} was not made"))
-    })?;
-    let handle = Handle::of(holder, holder, Kind::User)?;
-    let inhabitants = inhabitants(nested, target);
-    let stub = &mut target.process(pid)?.leader;
-    let list: Vec<u8> = groups.iter().flat_map(|id| id.to_ne_bytes()).collect();
-    let at = stub.put(&list)?;
-    let set = Call::new(libc::SYS_setgroups, &[groups.len() as u64, at]);
-    stub.must("setgroups", set)?;
-    // What only the container's own root may do: the pid namespace, although it was made in that user namespace, is its.
-    if let Some(Children::Inner(id)) = nested.task(pid).and_then(|task| task.pids_for_children)
-        && let Some(there) = inhabitants.get(&id)
-    {
-        go(stub, &Handle::of(*there, *there, Kind::Pid)?)?;
-    }
-    go(stub, &handle)
-}
-
-/// Brings the further threads of a process into theirs, where those are not those of their leader.
-pub fn join_threads(nested: &Nested, target: &mut Target, pid: Pid) -> Result<()> {
-    if nested.is_empty() {
-        return Ok(());
-    }
-    let inners = std::mem::take(&mut target.inners);
-    let root = target.root_pid;
-    let of = |tid| nested.task(tid).map_or(&[][..], |task| &task.namespaces);
-    let kinds = |ids: &[NsId]| -> Vec<Kind> {
-        let found = ids.iter().filter_map(|id| nested.get(*id));
-        found.map(|inner| kind(&inner.content)).collect()
-    };
-    for (tid, stub) in &mut target.process(pid)?.threads {
-        let (own, now) = (of(*tid), of(pid));
-        if own == now {
-            continue;
-        }
-        // What the leader has and the thread has not: there the thread is in the container's own.
-        let wanted = kinds(own);
-        for kind in kinds(now) {
-            if !wanted.contains(&kind) {
-                go(stub, &Handle::of(root, root, kind)?)?;
-            }
-        }
-        if let Some(task) = nested.task(*tid) {
-            inners.join(nested, task, now, stub)?;
-        }
-    }
-    target.inners = inners;
-    Ok(())
 }
 
 /// Once all threads are there: where their children are to be, and the end of the holders.
@@ -275,7 +217,13 @@ impl Inners {
     }
 
     /// Brings a task, which is in the namespaces `now`, into its own.
-    fn join(&self, nested: &Nested, task: &Task, now: &[NsId], stub: &mut Stub) -> Result<()> {
+    pub(super) fn join(
+        &self,
+        nested: &Nested,
+        task: &Task,
+        now: &[NsId],
+        stub: &mut Stub,
+    ) -> Result<()> {
         for id in task.namespaces.iter().filter(|id| !now.contains(id)) {
             if let (Some(holder), Some(inner)) = (self.holders.get(id), nested.get(*id)) {
                 if kind(&inner.content) == Kind::User {

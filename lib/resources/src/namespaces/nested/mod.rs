@@ -5,9 +5,11 @@
 //! namespace is made by the birth of its process 1, while the tree grows.
 
 mod give;
+mod members;
 mod take;
 
-pub use give::{Inners, join_threads, join_users, make, settle, settle_mounts, trees};
+pub use give::{Inners, make, settle, settle_mounts, trees};
+pub use members::{create_threads, join_threads, join_users};
 pub use take::{Sights, blockers, dump};
 
 use image::namespaces::nested::Content;

@@ -249,21 +249,63 @@ impl Walk {
 
     /// What of a task in a user namespace cannot be given back there.
     fn member(&mut self, pid: Pid, tid: Pid, maps: &Users) -> Result<()> {
-        if pid != tid {
-            let what = "it has threads, in a user namespace inside the container";
-            let remedy = "end it first: such a process can be made again only without threads";
-            self.block(pid, format!("thread {tid}"), what, remedy);
+        let who = match pid == tid {
+            true => String::new(),
+            false => format!("thread {tid}"),
+        };
+        if let Some(kind) = self.beyond(pid, tid) {
+            let what = format!(
+                "it is not in the {} namespace of its process, and may not go back to its own, for it is in a user namespace \
+                 inside the container",
+                kind.name()
+            );
+            self.block(pid, who.clone(), what, "end it first");
         }
-        let status = status::read(pid)?;
+        let status = status::read_thread(pid, tid)?;
         for (key, map) in [("Uid", &maps.uids), ("Gid", &maps.gids)] {
             let strange = |id: &i64| user::inside(map, *id as u32).is_none();
             if status.numbers(key)?.iter().any(strange) {
                 let what = "its user or group id is none that its user namespace, inside the container, has a number for";
-                self.block(pid, "", what, "map it (uid_map, gid_map), or end it first");
+                self.block(pid, who, what, "map it (uid_map, gid_map), or end it first");
                 break;
             }
         }
         Ok(())
+    }
+
+    /// The kind of a namespace that a thread would have to enter without the right to: it is made in that of its process,
+    /// in their user namespace, and its own is of one around that.
+    fn beyond(&self, pid: Pid, tid: Pid) -> Option<Kind> {
+        let of = |tid| self.tasks.iter().find(|(known, _)| *known == (pid, tid));
+        let (_, leader) = of(pid)?;
+        if pid != tid && leader.pids_for_children.is_some_and(|c| c != Children::New) {
+            return Some(Kind::Pid);
+        }
+        let (_, member) = of(tid)?;
+        let get = |id: &NsId| self.found.iter().find(|found| found.id == *id);
+        let kind = |id: &NsId| get(id).map(|found| found.handle.kind());
+        let all = |member: &Membership| -> Vec<NsId> { member.namespaces.clone() };
+        let (own, of_leader) = (all(member), all(leader));
+        let user = own.iter().find(|id| kind(id) == Some(Kind::User))?;
+        // Its own, where that is of its user namespace or one beneath.
+        let reachable = |id: &NsId| {
+            let mut at = get(id).and_then(|found| found.owner);
+            while let Some(owner) = at {
+                if owner == *user {
+                    return true;
+                }
+                at = get(&owner).and_then(|found| found.owner);
+            }
+            false
+        };
+        let differs = own
+            .iter()
+            .find(|id| !of_leader.contains(id) && !reachable(id));
+        let lacks = of_leader.iter().find(|id| {
+            let same = |other: &NsId| kind(other) == kind(id);
+            !own.iter().any(same)
+        });
+        differs.or(lacks).and_then(kind)
     }
 
     fn content(&self, found: &Found, task: Tid) -> Result<Content> {

@@ -1,0 +1,104 @@
+//! Tasks brought into what only they can enter: a user namespace, before they have threads; and threads into theirs.
+
+use super::give::inhabitants;
+use super::kind;
+use crate::tree::{Numbers, go};
+use crate::{Error, Result, Target, threads};
+use image::ids::{NsId, Pid};
+use image::namespaces::nested::{Children, Content, Nested};
+use kernel::namespaces::Kind;
+use kernel::nsfs::Handle;
+use kernel::remote::{Call, Caller};
+
+fn is_user(content: &Content) -> bool {
+    matches!(content, Content::User { .. })
+}
+
+/// Brings a process, which has one thread yet, into its user namespace, with the groups that it may not choose there: it has
+/// all capabilities there, and none for what is the container's.
+pub fn join_users(nested: &Nested, target: &mut Target, pid: Pid, groups: &[u32]) -> Result<()> {
+    let Some(inner) = nested.of(pid, is_user) else {
+        return Ok(());
+    };
+    let holder = target.inners.pid(inner.id).ok_or_else(|| {
+        Error::Refused(format!("the user namespace of process {pid} was not made"))
+    })?;
+    let handle = Handle::of(holder, holder, Kind::User)?;
+    let inhabitants = inhabitants(nested, target);
+    let stub = &mut target.process(pid)?.leader;
+    let list: Vec<u8> = groups.iter().flat_map(|id| id.to_ne_bytes()).collect();
+    let at = stub.put(&list)?;
+    let set = Call::new(libc::SYS_setgroups, &[groups.len() as u64, at]);
+    stub.must("setgroups", set)?;
+    // What only the container's own root may do: the pid namespace, although it was made in that user namespace, is its.
+    if let Some(Children::Inner(id)) = nested.task(pid).and_then(|task| task.pids_for_children)
+        && let Some(there) = inhabitants.get(&id)
+    {
+        go(stub, &Handle::of(*there, *there, Kind::Pid)?)?;
+    }
+    go(stub, &handle)
+}
+
+/// Makes the further threads of a process; `ids` are all of them, `last` the last pid given out in the container. In a user
+/// namespace a process may not choose their ids, for the pid namespaces are of the container's own root.
+pub fn create_threads(
+    nested: &Nested,
+    target: &mut Target,
+    pid: Pid,
+    ids: &[Pid],
+    numbers: &mut Numbers,
+    last: Option<Pid>,
+) -> Result<()> {
+    if ids.len() < 2 || nested.of(pid, is_user).is_none() {
+        return threads::create(target.process(pid)?, ids, numbers);
+    }
+    let inhabitants = inhabitants(nested, target);
+    let mut levels = Vec::new();
+    let mut at = nested.pids(pid);
+    while let Some(inner) = at {
+        let there = inhabitants.get(&inner.id).copied();
+        levels.extend(there);
+        at = match &inner.content {
+            Content::Pid { parent, .. } => parent.and_then(|id| nested.get(id)),
+            _ => None,
+        };
+    }
+    levels.push(target.root_pid);
+    levels.reverse();
+    let mut counted = numbers.counted(&levels)?;
+    numbers.forget();
+    threads::create(target.process(pid)?, ids, &mut counted)?;
+    counted.finish(last)
+}
+
+/// Brings the further threads of a process into theirs, where those are not those of their leader.
+pub fn join_threads(nested: &Nested, target: &mut Target, pid: Pid) -> Result<()> {
+    if nested.is_empty() {
+        return Ok(());
+    }
+    let inners = std::mem::take(&mut target.inners);
+    let root = target.root_pid;
+    let of = |tid| nested.task(tid).map_or(&[][..], |task| &task.namespaces);
+    let kinds = |ids: &[NsId]| -> Vec<Kind> {
+        let found = ids.iter().filter_map(|id| nested.get(*id));
+        found.map(|inner| kind(&inner.content)).collect()
+    };
+    for (tid, stub) in &mut target.process(pid)?.threads {
+        let (own, now) = (of(*tid), of(pid));
+        if own == now {
+            continue;
+        }
+        // What the leader has and the thread has not: there the thread is in the container's own.
+        let wanted = kinds(own);
+        for kind in kinds(now) {
+            if !wanted.contains(&kind) {
+                go(stub, &Handle::of(root, root, kind)?)?;
+            }
+        }
+        if let Some(task) = nested.task(*tid) {
+            inners.join(nested, task, now, stub)?;
+        }
+    }
+    target.inners = inners;
+    Ok(())
+}
