@@ -26,6 +26,15 @@ def urgent():
     return service, client, server
 
 
+def multipath():
+    service = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+    service.bind(("127.0.0.1", 0))
+    service.listen()
+    client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+    client.connect(service.getsockname())
+    return service, client, service.accept()[0]
+
+
 def ring():
     packet = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     # struct tpacket_req, PACKET_RX_RING
@@ -59,7 +68,7 @@ def program():
 
 
 has("urgent data", urgent)
-has("MPTCP", lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262))
+has("a connection of MPTCP", multipath)
 has("AF_VSOCK", lambda: socket.socket(40, socket.SOCK_STREAM))
 has("AF_XDP", lambda: socket.socket(44, socket.SOCK_RAW))
 has("AF_ALG", lambda: socket.socket(38, socket.SOCK_SEQPACKET))

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub struct Tcp {
     /// IPv4 or IPv6.
     pub version: Version,
+    /// Made with `IPPROTO_MPTCP`, as many services listen by default.
+    #[serde(default)]
+    pub multipath: bool,
     /// Where it stands.
     pub state: State,
     /// Options set.

@@ -343,6 +343,7 @@ mod tests {
         let kinds = [
             (libc::AF_INET, libc::SOCK_STREAM, 0),
             (libc::AF_INET6, libc::SOCK_STREAM, 0),
+            (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP),
             (libc::AF_INET, libc::SOCK_DGRAM, 0),
             (libc::AF_INET6, libc::SOCK_DGRAM, 0),
             (libc::AF_INET, libc::SOCK_RAW, 1),

@@ -228,6 +228,7 @@ impl Drop for Repair<'_> {
 #[derive(Debug)]
 pub struct Secluded<'a> {
     fd: BorrowedFd<'a>,
+    mark: i32,
 }
 
 impl<'a> Secluded<'a> {
@@ -248,11 +249,20 @@ impl<'a> Secluded<'a> {
             })
             .collect();
         super::attach_filter(fd, &program)?;
-        Ok(Secluded { fd })
+        // A FIN that our own table drops (`crate::nftables`) has not been sent, and cannot be acknowledged.
+        let mark = number(fd, SOL_SOCKET, libc::SO_MARK)?;
+        set_number(
+            fd,
+            SOL_SOCKET,
+            libc::SO_MARK,
+            crate::nftables::PASSES as i32,
+        )?;
+        Ok(Secluded { fd, mark })
     }
 
     /// Ends it.
     pub fn end(self) -> Result<()> {
+        set_number(self.fd, SOL_SOCKET, libc::SO_MARK, self.mark)?;
         set_option(self.fd, SOL_SOCKET, libc::SO_DETACH_FILTER, &[0; 4])?;
         set_option(self.fd, SOL_SOCKET, libc::SO_BINDTODEVICE, b"")
     }

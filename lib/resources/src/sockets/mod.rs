@@ -3,18 +3,18 @@
 //! queues are filled and the last connections made ([`Opened::fill`]).
 
 use crate::namespaces::nested::Sights;
-use crate::{Blocker, Error, Result, Source, Target};
+use crate::{Blocker, Error, Result, Target};
 use image::ids::{FileId, NsId, Pid};
+use image::sockets::Socket;
 use image::sockets::tcp::Connections;
 use image::sockets::unix::Unix;
-use image::sockets::{Address, Socket, Version};
-use kernel::sock_diag::{self, PacketSocket, TcpSocket, UnixSocket};
 use kernel::socket;
 use kernel::{Namespace, within};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+mod address;
+mod diag;
 pub mod netlink;
 pub mod options;
 pub mod packet;
@@ -23,51 +23,10 @@ pub mod tcp;
 pub mod udp;
 pub mod unix;
 
-/// What the kernel lists of all sockets of the container's network and of those inside it, and what has been taken of
-/// them so far.
-#[derive(Debug)]
-pub struct Diag {
-    /// The network of the socket at hand.
-    here: Network,
-    /// The others.
-    elsewhere: Vec<Network>,
-    unix: HashMap<u64, UnixSocket>,
-    /// The listening socket that has not yet accepted a client, by the client's inode.
-    listeners: HashMap<u64, u64>,
-    packet: Vec<PacketSocket>,
-    netlink: HashMap<u64, kernel::proc::netlink::Netlink>,
-    /// Whom raw and ping sockets are connected to.
-    raw_peers: HashMap<u64, IpAddr>,
-    inside: HashMap<kernel::Pid, Pid>,
-    /// The container's first process.
-    first: kernel::Pid,
-    /// Where its processes look up names.
-    sights: Sights,
-    /// Unix sockets whose other end is outside are taken without it.
-    ext_unix: bool,
-    /// The container stands still.
-    frozen: bool,
-    /// Inodes of the sockets that its processes have.
-    held: HashSet<u64>,
-    /// Unix sockets that have a record, and those that must get one, or else are outside.
-    taken: HashSet<u64>,
-    awaited: Vec<(u64, Holder)>,
-}
-
-/// One network namespace.
-#[derive(Debug)]
-struct Network {
-    /// None: the container's own.
-    id: Option<NsId>,
-    inode: u64,
-    /// A process in it, in our pid namespace.
-    network: kernel::Pid,
-    tcp: Vec<TcpSocket>,
-    groups: Vec<kernel::proc::igmp::Group>,
-    fresh: options::Fresh,
-    /// What becomes of TCP connections with the outside.
-    connections: Connections,
-}
+use address::{
+    address, bind, bytes_of, family_of, local, moved, record, remote, socket_address, version_of,
+};
+pub use diag::{Diag, diag_of};
 
 /// What becomes of sockets whose other end is outside the container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -115,128 +74,6 @@ impl Holder {
 
 const TRY_AGAIN: &str = "try again: it is a matter of a moment";
 
-impl Diag {
-    /// Lists the sockets of the network that process `network`, the container's first, is in. When the container is frozen, or, for a first look,
-    /// before.
-    pub fn take(network: kernel::Pid, inside: &HashMap<kernel::Pid, Pid>) -> Result<Self> {
-        let (unix, tcp, packet, inode) = within(network, &[Namespace::Net], || {
-            let probe = socket::create(socket::AF_UNIX, socket::SOCK_DGRAM, 0)?;
-            let inode = socket::network(std::os::fd::AsFd::as_fd(&probe))?;
-            Ok::<_, kernel::Error>((
-                sock_diag::unix()?,
-                sock_diag::tcp()?,
-                sock_diag::packet()?,
-                inode,
-            ))
-        })??;
-        let proc = kernel::proc::Proc::process(network);
-        let listeners = unix
-            .iter()
-            .flat_map(|l| {
-                l.pending
-                    .iter()
-                    .map(|client| (u64::from(*client), u64::from(l.inode)))
-            })
-            .collect();
-        Ok(Diag {
-            here: Network {
-                id: None,
-                inode,
-                network,
-                tcp,
-                groups: kernel::proc::igmp::read(&proc)?,
-                fresh: options::Fresh::default(),
-                connections: Connections::None,
-            },
-            elsewhere: Vec::new(),
-            listeners,
-            unix: unix.into_iter().map(|s| (s.inode.into(), s)).collect(),
-            packet,
-            netlink: kernel::proc::netlink::read(&proc)?,
-            raw_peers: kernel::proc::raw::read(&proc),
-            inside: inside.clone(),
-            first: network,
-            sights: Sights::default(),
-            ext_unix: false,
-            frozen: true,
-            held: HashSet::new(),
-            taken: HashSet::new(),
-            awaited: Vec::new(),
-        })
-    }
-
-    /// What becomes of connections with the outside, which are those that lead to none of the sockets `held`.
-    pub fn connections(mut self, outside: impl Into<Outside>, held: HashSet<u64>) -> Self {
-        let outside = outside.into();
-        self.here.connections = outside.connections;
-        self.ext_unix = outside.unix;
-        self.held = held;
-        self
-    }
-
-    /// The networks inside the container too, whose connections with others do not travel.
-    pub fn networks(mut self, sights: &Sights) -> Result<Self> {
-        for (id, pid) in sights.networks.values() {
-            let inner = Diag::take(*pid, &HashMap::new())?;
-            self.unix.extend(inner.unix);
-            self.listeners.extend(inner.listeners);
-            self.packet.extend(inner.packet);
-            self.netlink.extend(inner.netlink);
-            self.raw_peers.extend(inner.raw_peers);
-            self.elsewhere.push(Network {
-                id: Some(*id),
-                ..inner.here
-            });
-        }
-        self.sights = sights.clone();
-        Ok(self)
-    }
-
-    /// The network of the socket taken last; none: the container's own.
-    pub fn network(&self) -> Option<NsId> {
-        self.here.id
-    }
-
-    /// The mount namespace of a process; none: the container's own.
-    fn mounts_of(&self, pid: kernel::Pid) -> Option<NsId> {
-        let mut all = self.sights.mounts.iter();
-        let found = all.find(|(_, _, members)| members.contains(&pid));
-        found.map(|(id, ..)| *id)
-    }
-
-    /// Turns to the network of a socket.
-    fn turn(&mut self, fd: BorrowedFd, holder: &Holder) -> Result<()> {
-        let inode = socket::network(fd)?;
-        if inode == self.here.inode {
-            return Ok(());
-        }
-        let mut others = self.elsewhere.iter_mut();
-        let Some(other) = others.find(|other| other.inode == inode) else {
-            return Err(holder.blocked(
-                "a socket of another network namespace than those of the container",
-                "close it, or checkpoint the tree it belongs to",
-            ));
-        };
-        std::mem::swap(other, &mut self.here);
-        Ok(())
-    }
-
-    /// After every open file was taken: each unix socket's other end has been met, or it is outside the container.
-    pub fn complete(&self) -> Result<()> {
-        let outside: Vec<Blocker> = self
-            .awaited
-            .iter()
-            .filter(|(peer, _)| !self.taken.contains(peer) && !unix::is_left_behind(*peer, self))
-            .map(|(peer, holder)| unix::outside(*peer, holder, self))
-            .collect();
-        if outside.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Blocked(outside))
-        }
-    }
-}
-
 /// Takes a socket. `in_flight` gets descriptors found in queues, which may be open nowhere else, and gives them their ids.
 pub fn dump(
     fd: BorrowedFd,
@@ -249,9 +86,11 @@ pub fn dump(
     diag.turn(fd, &holder)?;
     Ok(match kind {
         (socket::AF_UNIX, ..) => Socket::Unix(unix::dump(fd, holder, diag, in_flight)?),
-        (socket::AF_INET | socket::AF_INET6, socket::SOCK_STREAM, socket::IPPROTO_TCP) => {
-            Socket::Tcp(tcp::dump(fd, kind, holder, diag)?)
-        }
+        (
+            socket::AF_INET | socket::AF_INET6,
+            socket::SOCK_STREAM,
+            socket::IPPROTO_TCP | socket::IPPROTO_MPTCP,
+        ) => Socket::Tcp(tcp::dump(fd, kind, holder, diag)?),
         (
             socket::AF_INET | socket::AF_INET6,
             socket::SOCK_DGRAM,
@@ -337,9 +176,11 @@ fn blocker(fd: BorrowedFd, holder: Holder, diag: &mut Diag) -> Result<Vec<Blocke
     let kind = kind_of(fd)?;
     let judge = |diag: &mut Diag| match kind {
         (socket::AF_UNIX, ..) => unix::judge(fd, holder, diag),
-        (socket::AF_INET | socket::AF_INET6, socket::SOCK_STREAM, socket::IPPROTO_TCP) => {
-            tcp::judge(fd, holder, diag)
-        }
+        (
+            socket::AF_INET | socket::AF_INET6,
+            socket::SOCK_STREAM,
+            socket::IPPROTO_TCP | socket::IPPROTO_MPTCP,
+        ) => tcp::judge(fd, holder, diag),
         (socket::AF_INET | socket::AF_INET6, socket::SOCK_DGRAM | socket::SOCK_RAW, _) => {
             udp::judge(fd, kind, holder)
         }
@@ -357,7 +198,6 @@ fn blocker(fd: BorrowedFd, holder: Holder, diag: &mut Diag) -> Result<Vec<Blocke
 
 fn unknown((family, kind, protocol): (i32, i32, i32), holder: &Holder) -> Error {
     let name = match (family, protocol) {
-        (socket::AF_INET | socket::AF_INET6, socket::IPPROTO_MPTCP) => "MPTCP".into(),
         (socket::AF_INET | socket::AF_INET6, 33) => "DCCP".into(),
         (socket::AF_INET | socket::AF_INET6, 132) => "SCTP".into(),
         (socket::AF_INET | socket::AF_INET6, 256) => "SMC".into(),
@@ -539,111 +379,4 @@ fn chosen<'a, T>(
         .iter()
         .filter_map(|(id, socket)| Some((*id, only(socket)?)))
         .collect()
-}
-
-fn version_of(family: i32) -> Version {
-    if family == socket::AF_INET6 {
-        Version::V6
-    } else {
-        Version::V4
-    }
-}
-
-fn family_of(version: Version) -> i32 {
-    match version {
-        Version::V4 => socket::AF_INET,
-        Version::V6 => socket::AF_INET6,
-    }
-}
-
-/// The kernel's bytes as a record.
-fn address(bytes: &[u8]) -> Result<Address> {
-    match socket::address::parse_internet(bytes) {
-        Some(found) => Ok(record(found)),
-        None => Err(kernel::Error::unreadable("socket address", "not an internet address").into()),
-    }
-}
-
-/// An address of the standard library as a record.
-fn record(address: SocketAddr) -> Address {
-    Address {
-        ip: address.ip(),
-        port: address.port(),
-        scope: match address {
-            SocketAddr::V4(_) => 0,
-            SocketAddr::V6(v6) => v6.scope_id(),
-        },
-    }
-}
-
-fn local(fd: BorrowedFd) -> Result<Address> {
-    address(&socket::name(fd)?)
-}
-
-fn remote(fd: BorrowedFd) -> Result<Option<Address>> {
-    socket::peer(fd)?.map(|bytes| address(&bytes)).transpose()
-}
-
-/// A record as an address of the standard library.
-fn socket_address(address: &Address) -> SocketAddr {
-    match address.ip {
-        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port),
-        IpAddr::V6(ip) => SocketAddrV6::new(ip, address.port, 0, address.scope).into(),
-    }
-}
-
-/// A record as the kernel's bytes.
-fn bytes_of(address: &Address) -> Vec<u8> {
-    socket::address::internet(&socket_address(address))
-}
-
-/// An address that may have changed with the host: what it is now.
-fn moved(address: &Address, addresses: &[(IpAddr, IpAddr)]) -> Address {
-    let plain = address.ip.to_canonical();
-    let Some((_, new)) = addresses.iter().find(|(old, _)| *old == plain) else {
-        return *address;
-    };
-    let ip = match (address.ip, new) {
-        (IpAddr::V6(_), IpAddr::V4(v4)) => v4.to_ipv6_mapped().into(),
-        _ => *new,
-    };
-    Address { ip, ..*address }
-}
-
-/// Binds to an address that may have changed, and says what to do where it is not here.
-fn bind(fd: BorrowedFd, to: &Address, addresses: &[(IpAddr, IpAddr)]) -> Result<()> {
-    let to = moved(to, addresses);
-    socket::bind(fd, &bytes_of(&to)).map_err(|error| {
-        let at = socket_address(&to);
-        match error.raw() {
-            Some(EADDRNOTAVAIL) => Error::Refused(format!(
-                "a socket is bound to {at}, an address that is not here: restore with a network that has it, or bind to all addresses"
-            )),
-            Some(EADDRINUSE) => Error::Refused(format!(
-                "a socket is bound to {at}, which is in use here: stop what uses it, or restore with a network of its own (-n NAME)"
-            )),
-            _ => error.into(),
-        }
-    })
-}
-
-const EADDRINUSE: i32 = 98;
-const EADDRNOTAVAIL: i32 = 99;
-
-/// The first look for a [`Source`]: the same as [`blockers`] once the tree is known.
-pub fn diag_of(source: &Source) -> Result<Diag> {
-    let first = source
-        .processes
-        .first()
-        .map(|p| p.pid)
-        .ok_or_else(|| Error::Refused("no process to take".into()))?;
-    let pids: Vec<kernel::Pid> = source.processes.iter().map(|p| p.pid).collect();
-    let diag = Diag::take(first, &source.inside)?.networks(&source.sights)?;
-    Ok(diag.connections(
-        Outside {
-            connections: source.connections,
-            unix: source.ext_unix,
-        },
-        held(&pids),
-    ))
 }

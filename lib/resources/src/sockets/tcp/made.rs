@@ -17,7 +17,7 @@ use kernel::descriptor;
 use kernel::nftables::{Newcomers, Table};
 use kernel::socket::repair::{Queue, Repair, Secluded, tcp_info};
 use kernel::socket::segment::{ACK, FIN, Segment, deliver};
-use kernel::socket::{self, IPPROTO_TCP, SOCK_STREAM, SOL_SOCKET};
+use kernel::socket::{self, IPPROTO_MPTCP, IPPROTO_TCP, SOCK_STREAM, SOL_SOCKET};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -100,6 +100,7 @@ struct Maker<'a> {
     waiting: Waiting,
 }
 
+/// One of plain TCP.
 fn create(version: Version) -> Result<OwnedFd> {
     Ok(socket::create(
         family_of(version),
@@ -108,8 +109,18 @@ fn create(version: Version) -> Result<OwnedFd> {
     )?)
 }
 
+/// One of the record's own protocol, or of plain TCP where MPTCP is not here: services that want it make do with that.
+fn of_protocol(tcp: &Tcp) -> Result<OwnedFd> {
+    if tcp.multipath
+        && let Ok(made) = socket::create(family_of(tcp.version), SOCK_STREAM, IPPROTO_MPTCP)
+    {
+        return Ok(made);
+    }
+    create(tcp.version)
+}
+
 fn fresh(tcp: &Tcp, addresses: &[(IpAddr, IpAddr)]) -> Result<OwnedFd> {
-    let made = create(tcp.version)?;
+    let made = of_protocol(tcp)?;
     let fd = made.as_fd();
     options::early(fd, &tcp.options)?;
     let to = match &tcp.state {
@@ -388,7 +399,7 @@ fn refused(tcp: &Tcp) -> Result<OwnedFd> {
     // Has the port, so that nobody else listens there; does not listen itself.
     socket::bind(nobody.as_fd(), &socket::address::internet(&at))?;
     let there = socket::name(nobody.as_fd())?;
-    let made = create(tcp.version)?;
+    let made = of_protocol(tcp)?;
     let fd = made.as_fd();
     let flags = descriptor::flags(fd)?;
     descriptor::set_flags(fd, flags | descriptor::O_NONBLOCK)?;
@@ -411,14 +422,14 @@ fn fill(peer: BorrowedFd, fd: BorrowedFd, received: &[u8]) -> Result<()> {
 
 /// A socket connected to `there`, from its old address where that is still to be had.
 fn with_address(tcp: &Tcp, local_end: &Address, there: &[u8]) -> Result<OwnedFd> {
-    let made = create(tcp.version)?;
+    let made = of_protocol(tcp)?;
     // In repair, a port that a listening socket has may be taken too.
     let bound = Repair::begin(made.as_fd())
         .and_then(|_repair| socket::bind(made.as_fd(), &bytes_of(local_end)));
     if bound.is_ok() && socket::connect(made.as_fd(), there).is_ok() {
         return Ok(made);
     }
-    let made = create(tcp.version)?;
+    let made = of_protocol(tcp)?;
     socket::connect(made.as_fd(), there)?;
     Ok(made)
 }

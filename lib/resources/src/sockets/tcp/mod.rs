@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
 mod made;
+mod multipath;
 mod still;
 mod waiting;
 
@@ -48,6 +49,9 @@ const MOVING: &[&str] = &["TCP_MAXSEG", "TCP_WINDOW_CLAMP", "SO_INCOMING_CPU"];
 
 /// Refuses what cannot be taken.
 pub fn judge(fd: BorrowedFd, holder: Holder, diag: &Diag) -> Result<()> {
+    if multipath::is(fd)? {
+        return multipath::judge(fd, holder, diag);
+    }
     let read = tcp_info(fd)?;
     if let Some(protocol) = upper_protocol(fd) {
         return Err(holder.blocked(
@@ -171,9 +175,28 @@ fn phase(state: u8) -> Option<Phase> {
 /// Takes a TCP socket.
 pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Diag) -> Result<Tcp> {
     judge(fd, holder, diag)?;
+    let state = match multipath::is(fd)? {
+        true => multipath::state(fd)?,
+        false => state(fd, diag)?,
+    };
+    let moving = match state {
+        State::Fresh { .. } | State::Listening { .. } => &[],
+        _ => MOVING,
+    };
+    let but = [MEANINGLESS, moving].concat();
+    let options = options::dump(fd, kind, &mut diag.here.fresh, diag.here.network, &but)?;
+    Ok(Tcp {
+        version: version_of(kind.0),
+        multipath: kind.2 == socket::IPPROTO_MPTCP,
+        state,
+        options,
+    })
+}
+
+fn state(fd: BorrowedFd, diag: &Diag) -> Result<State> {
     let read = tcp_info(fd)?;
     let bound = local(fd)?;
-    let state = match phase(read.state) {
+    Ok(match phase(read.state) {
         _ if read.state == LISTEN => State::Listening {
             local: bound,
             backlog: read.sacked,
@@ -191,17 +214,6 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
         Some(phase) => State::Connected(connection(fd, phase, &read, bound)?),
         None if read.state == SYN_SENT => connecting(fd, diag, bound)?,
         None => closed(fd, bound)?,
-    };
-    let moving = match state {
-        State::Fresh { .. } | State::Listening { .. } => &[],
-        _ => MOVING,
-    };
-    let but = [MEANINGLESS, moving].concat();
-    let options = options::dump(fd, kind, &mut diag.here.fresh, diag.here.network, &but)?;
-    Ok(Tcp {
-        version: version_of(kind.0),
-        state,
-        options,
     })
 }
 
