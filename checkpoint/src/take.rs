@@ -114,8 +114,9 @@ fn process_is_there(process: &Stat) -> bool {
 /// Takes the frozen container.
 pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
     let nested = tree::nested(frozen, found.root)?;
+    let rings = memory::rings::settle(&mut frozen.source, &frozen.sharing)?;
     let files = files::dump(&mut frozen.source)?;
-    let mut inodes = Inodes::beside(&frozen.source.objects);
+    let mut inodes = Inodes::beside(&frozen.source.objects).with(rings);
     inodes.segments(found.root)?;
     let sysv = ipc::sysv::dump(found.root, &mut frozen.source)?;
     let (groups, words) = cgroups::groups::dump(&frozen.source, found.root)?;

@@ -18,11 +18,6 @@ def call(*arguments):
     return result
 
 
-def asynchronous():
-    # io_setup
-    call(206, 8, ctypes.byref(ctypes.c_ulong(0)))
-
-
 def told():
     for name, how in (("signal", 0), ("none", 1)):
         # mq_open, mq_notify; struct sigevent: value, SIGUSR1, SIGEV_SIGNAL or SIGEV_NONE

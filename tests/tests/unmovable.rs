@@ -31,14 +31,13 @@ fn refused(kinds: &[(&str, &[&str])]) {
 }
 
 #[test]
-fn asynchronous_io_notifications_of_queues_and_chosen_neighbours_are_refused_by_name() {
+fn notifications_of_queues_and_chosen_neighbours_are_refused_by_name() {
     let queues = [
         format!("message queue /none-1: {WAITS}"),
         format!("message queue /signal-1: {WAITS}"),
     ];
     let queues = queues.each_ref().map(String::as_str);
     refused(&[
-        ("asynchronous", &["a queue of asynchronous I/O (io_setup)"]),
         ("told", &queues),
         (
             "core",

@@ -3,6 +3,7 @@
 //!
 //! `process ⇄ **kernel** ⇄ resources ⇄ image records ⇄ image stream ⇄ archive` (you are here: kernel)
 
+pub mod aio;
 pub mod arch;
 pub mod beneath;
 pub mod descriptor;

@@ -132,6 +132,9 @@ impl<'de> Deserialize<'de> for Prot {
 /// First address that is not a program's, on x86-64 with five-level page tables.
 pub(super) const TOP: u64 = 1 << 56;
 
+/// Bytes of an event in a queue of asynchronous I/O.
+const EVENT: u64 = 32;
+
 /// Whether there may be pages of this size (Documentation/admin-guide/mm/hugetlbpage.rst).
 pub fn is_huge(page: u64) -> bool {
     page.is_power_of_two() && page > PAGE && page < TOP
@@ -173,6 +176,21 @@ impl Area {
                 let whole = is_huge(page) && start % page == 0 && end % page == 0;
                 if self.shared || !whole {
                     return wrong("is not one of whole huge pages of its own");
+                }
+                0
+            }
+            Backing::Ring {
+                head,
+                tail,
+                ref events,
+            } => {
+                // A place in it is as long as what stands before the first (fs/aio.c, `struct aio_ring`).
+                let slots = (end - start) / EVENT - 1;
+                let [head, tail] = [head, tail].map(u64::from);
+                let within = head < slots && tail < slots && slots <= u32::MAX.into();
+                let unread = (tail + slots).wrapping_sub(head) % slots * EVENT;
+                if !self.shared || !within || events.0.len() as u64 != unread {
+                    return wrong("is not a ring of as many events as it says");
                 }
                 0
             }
@@ -231,10 +249,18 @@ pub(super) mod tests {
         }
     }
 
+    fn ring(head: u32, tail: u32, bytes: usize) -> Backing {
+        let events = vec![0; bytes].into();
+        Backing::Ring { head, tail, events }
+    }
+
     #[test]
     fn areas_that_cannot_be_are_refused() {
         assert_eq!(anonymous(0x1000, 0x3000).check(0), Ok(()));
-        let bad: [fn(&mut Area); 7] = [
+        let mut queue = anonymous(0x1000, 0x3000);
+        (queue.shared, queue.backing) = (true, ring(254, 1, 64));
+        assert_eq!(queue.check(0), Ok(()));
+        let bad: [fn(&mut Area); 9] = [
             |a| a.end = a.start,
             |a| a.start += 1,
             |a| a.end = 1 << 60,
@@ -253,6 +279,8 @@ pub(super) mod tests {
                     writable: false,
                 }
             },
+            |a| (a.shared, a.backing) = (true, ring(254, 255, 0)),
+            |a| (a.shared, a.backing) = (true, ring(254, 1, 32)),
         ];
         for (i, spoil) in bad.iter().enumerate() {
             let mut area = anonymous(0x1000, 0x3000);

@@ -34,6 +34,15 @@ pub enum Backing {
         /// Mapped from a descriptor open for writing.
         writable: bool,
     },
+    /// A queue of asynchronous I/O (io_setup(2)): its ring.
+    Ring {
+        /// The place of the next event to be read.
+        head: u32,
+        /// The place behind the last one.
+        tail: u32,
+        /// The events between, 32 bytes each (`struct io_event`).
+        events: Bytes,
+    },
     /// The kernel's code for programs.
     Vdso {},
     /// The kernel's clock pages: `[vvar]`, `[vvar_vclock]`.

@@ -4,6 +4,7 @@ use super::family;
 use super::huge;
 use super::locks;
 use super::mapped::{self, Files, Mapped, Sight};
+use super::rings;
 use super::segments;
 use super::shared::{self, Inodes};
 
@@ -54,11 +55,13 @@ pub(super) fn dump(
         let mapped = mapped::named(pid, shown, sight)?;
         let mapped = mapped.map_err(|blocker| Error::Blocked(vec![blocker]))?;
         let backing = backing(pid, shown, mapped, sight, &mut files, inodes)?;
+        // The ring of a queue that is another process's: memory that the kernel writes nothing to any more.
+        let dead = shown.name == kernel::aio::NAME && backing == Backing::Anonymous {};
         let mut area = Area {
             start: shown.start,
             end: shown.end,
             prot: Prot(shown.prot),
-            shared: shown.shared,
+            shared: shown.shared && !dead,
             backing,
             advice: advice(shown),
             name: given_name(&shown.name),
@@ -77,7 +80,7 @@ pub(super) fn dump(
         }
         // Pages of hugetlbfs are counted apart.
         let empty = shown.resident + shown.swapped == 0 && !shown.has("ht");
-        if area.holds_pages() && !area.has(Advice::Droppable) && !empty {
+        if area.holds_pages() && !area.has(Advice::Droppable) && !empty && !dead {
             let own = map.own(range)?;
             area.resident = own.iter().map(|r| r.end - r.start).sum();
             pages.extend(own);
@@ -98,6 +101,8 @@ fn backing(
     Ok(match mapped {
         Mapped::Anonymous => Backing::Anonymous {},
         Mapped::Hugetlb => Backing::Hugetlb { page: shown.page },
+        Mapped::Ring if inodes.rings.contains(&(pid, shown.start)) => rings::dump(pid, shown)?,
+        Mapped::Ring => Backing::Anonymous {},
         Mapped::Vdso => Backing::Vdso {},
         Mapped::Vvar => Backing::Vvar {},
         Mapped::File(path, stat) => Backing::File {
@@ -160,9 +165,11 @@ fn key(area: &Area) -> Option<Key> {
     match area.backing {
         Backing::File { file, writable, .. } => Some(Key::File(file, writable && area.shared)),
         Backing::Shared { id, writable, .. } => Some(Key::Shared(id, writable && area.shared)),
-        Backing::Anonymous {} | Backing::Hugetlb { .. } | Backing::Vdso {} | Backing::Vvar {} => {
-            None
-        }
+        Backing::Anonymous {}
+        | Backing::Hugetlb { .. }
+        | Backing::Ring { .. }
+        | Backing::Vdso {}
+        | Backing::Vvar {} => None,
     }
 }
 
@@ -209,7 +216,12 @@ pub fn map(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
             Some(inherited) => family::adapt(area, inherited, prot_first(area)),
             None => map_call(area, fd).filter(|_| !there).into_iter().collect(),
         };
-        let calls = map.into_iter().chain(advise_calls(area));
+        // The kernel makes a ring by itself, when all else is there.
+        let advice = match area.backing {
+            Backing::Ring { .. } => Vec::new(),
+            _ => advise_calls(area),
+        };
+        let calls = map.into_iter().chain(advice);
         let calls = calls.chain(apart.then(|| dump_call(area, !area.has(Advice::DontDump))));
         asked.extend(calls.map(|call| (area, call)));
     }
@@ -221,6 +233,7 @@ pub fn map(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
     process.leader.batch(&close.collect::<Vec<_>>())?;
     done(inside, asked, &results)?;
     huge::map(process, space)?;
+    rings::restore(process, space)?;
     give_names(&mut process.leader, space)
 }
 
@@ -309,7 +322,7 @@ const MAP_DROPPABLE: i32 = 0x08;
 
 fn map_call(area: &Area, fd: Option<RawFd>) -> Option<Call> {
     let offset = match area.backing {
-        Backing::Vdso {} | Backing::Vvar {} => return None,
+        Backing::Vdso {} | Backing::Vvar {} | Backing::Ring { .. } => return None,
         Backing::Anonymous {} | Backing::Hugetlb { .. } => 0,
         Backing::File { offset, .. } | Backing::Shared { offset, .. } => offset,
     };
@@ -344,7 +357,7 @@ fn map_call(area: &Area, fd: Option<RawFd>) -> Option<Call> {
 
 /// What sets an area apart from its neighbours is said at once: the kernel would make one area of two that are alike, and
 /// what is said of a part later stays with both.
-fn advise_calls(area: &Area) -> Vec<Call> {
+pub(super) fn advise_calls(area: &Area) -> Vec<Call> {
     let (start, len) = (area.start, area.len());
     if area.has(Advice::Droppable) || matches!(area.backing, Backing::Vdso {} | Backing::Vvar {}) {
         return Vec::new();

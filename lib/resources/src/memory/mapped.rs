@@ -25,6 +25,8 @@ pub(super) enum Mapped {
     Anonymous,
     /// Memory of its own in pages of hugetlbfs.
     Hugetlb,
+    /// A queue of asynchronous I/O.
+    Ring,
     /// The kernel's code for programs.
     Vdso,
     /// The kernel's clock pages.
@@ -113,7 +115,9 @@ pub(super) fn named(
         }))
     };
     let name = String::from_utf8_lossy(&area.name);
-    if name == "[vdso]" {
+    if area.name == kernel::aio::NAME {
+        return Ok(Ok(Mapped::Ring));
+    } else if name == "[vdso]" {
         return Ok(Ok(Mapped::Vdso));
     } else if name.starts_with("[vvar") {
         return Ok(Ok(Mapped::Vvar));
@@ -136,9 +140,6 @@ pub(super) fn named(
     }
     match &*name {
         "/secretmem (deleted)" => return blocked("secret memory (memfd_secret)".into(), THERE),
-        "/[aio] (deleted)" => {
-            return blocked("a queue of asynchronous I/O (io_setup)".into(), THERE);
-        }
         _ if segments::is_segment(area) && sight.own_ipc => return Ok(Ok(Mapped::Segment)),
         _ if segments::is_segment(area) => {
             let what = format!(

@@ -21,6 +21,7 @@ mod huge;
 mod locks;
 pub mod mapped;
 pub mod pages;
+pub mod rings;
 pub mod segments;
 pub mod shared;
 pub mod vdso;

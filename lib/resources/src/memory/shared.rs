@@ -1,6 +1,7 @@
 //! Memory that mappings share and no path leads to: shared anonymous memory, and memory files and files without a name
 //! that nobody has a descriptor of any more. What has a descriptor travels with the files.
 
+use super::rings::Rings;
 use super::segments::{self, Segments};
 use crate::Blocker;
 use crate::{Error, Result, Target};
@@ -25,6 +26,8 @@ use std::path::Path;
 #[derive(Debug, Default)]
 pub struct Inodes {
     known: HashMap<(u64, u64), SharedId>,
+    /// Queues of asynchronous I/O.
+    pub(super) rings: Rings,
     /// Segments of System V.
     pub(super) segments: Segments,
     /// This room's, each held open for reading.
@@ -39,9 +42,14 @@ impl Inodes {
     pub fn beside(files: &HashMap<(u64, u64), SharedId>) -> Self {
         Inodes {
             known: files.clone(),
-            segments: Segments::default(),
-            own: Vec::new(),
+            ..Inodes::default()
         }
+    }
+
+    /// With the queues of asynchronous I/O that were found.
+    pub fn with(mut self, rings: Rings) -> Self {
+        self.rings = rings;
+        self
     }
 
     /// The id of the inode that `fd`, ours, is open on; where it was not met before, this room takes it.
