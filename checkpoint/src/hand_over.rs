@@ -27,7 +27,7 @@ pub fn thaw(found: &Found) -> Result<()> {
 
 /// Ends it.
 pub fn kill(found: &Found) -> Result<()> {
-    tcp::end_silently(&take::pids(found)?, &found.id, || match &found.owned {
+    tcp::end_silently(&take::holders(found)?, &found.id, || match &found.owned {
         Some(owned) => engine::stop_left_frozen(owned, &found.name),
         None => cgroups::kill(&found.name),
     })

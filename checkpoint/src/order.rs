@@ -209,15 +209,14 @@ impl<W: Write> Begun<W> {
 /// Where connections are to travel, none may be half made.
 fn still(found: &Found) -> resources::Result<Option<Still>> {
     match found.connections {
-        Connections::Established => Still::begin(&take::pids(found)?, &found.id).map(Some),
+        Connections::Established => Still::begin(&take::holders(found)?, &found.id).map(Some),
         Connections::None | Connections::Closed => Ok(None),
     }
 }
 
 fn hush(still: &mut Option<Still>, frozen: &Frozen) -> resources::Result<()> {
-    let processes = &frozen.source.processes;
-    let pids: Vec<kernel::Pid> = processes.iter().map(|process| process.pid).collect();
-    still.as_mut().map_or(Ok(()), |still| still.hush(&pids))
+    let holders = frozen.source.holders();
+    still.as_mut().map_or(Ok(()), |still| still.hush(&holders))
 }
 
 fn afterwards(

@@ -80,9 +80,11 @@ fn family(found: &Found) -> Result<Vec<Stat>> {
     Ok(family)
 }
 
-/// Their pids, ours.
-pub fn pids(found: &Found) -> Result<Vec<kernel::Pid>> {
-    Ok(family(found)?.iter().map(|process| process.pid).collect())
+/// All of their tasks that have descriptors of their own, by our ids.
+pub fn holders(found: &Found) -> Result<Vec<kernel::Pid>> {
+    let mut pids: Vec<kernel::Pid> = family(found)?.iter().map(|process| process.pid).collect();
+    pids.extend(threads::Apart::running(&pids)?.holders());
+    Ok(pids)
 }
 
 /// What of one process stands in the way. One that ends while it is looked at does not; one that becomes another program
@@ -149,9 +151,13 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
     for (i, (space, process)) in parts.enumerate() {
         witnesses.refuse(process)?;
         let credentials = credentials::dump(process)?;
+        let mut threads = threads::dump(process, &inside, &credentials)?;
+        for (thread, record) in process.threads.iter().zip(&mut threads) {
+            (record.table, record.fs) = files.apart(thread.tid);
+        }
         processes.push(Process {
             pid: process.inside,
-            threads: threads::dump(process, &inside, &credentials)?,
+            threads,
             memory: space,
             table: files.table(TableId(i as u32)),
             fs: files.fs(process.pid)?,

@@ -32,12 +32,14 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
         }
         let files = pour.files.as_mut().ok_or_else(|| gone(*pid))?;
         files.place(target, *pid, process.table.as_ref(), &process.fs)?;
-        let ids: Vec<Pid> = process.threads.iter().map(|thread| thread.tid).collect();
         let tasks = target.process(*pid)?;
         limits::register(tasks, &process.limits)?;
         nested::join_users(nested, target, *pid, &process.credentials.groups)?;
-        nested::create_threads(nested, target, *pid, &ids, &mut pour.numbers, last)?;
-        nested::join_threads(nested, target, *pid)?;
+        let births = threads::order(*pid, &process.threads)?;
+        nested::create_threads(nested, target, *pid, &births, &mut pour.numbers, last)?;
+        for thread in &process.threads {
+            files.place_apart(target, thread)?;
+        }
         let tasks = target.process(*pid)?;
         signals::restore(tasks, &process.signals)?;
         timers::restore(tasks, &process.timers)?;

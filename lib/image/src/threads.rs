@@ -2,6 +2,7 @@
 
 use crate::bytes::Bytes;
 use crate::credentials::Credentials;
+use crate::files::{fs::Fs, table::Table};
 use crate::ids::Pid;
 use crate::path::Name;
 use crate::signals::Pending;
@@ -43,6 +44,22 @@ pub struct Thread {
     pub wait: Option<Wait>,
     /// Its credentials; absent where they are those of the process (that is, of its leader).
     pub credentials: Option<Credentials>,
+    /// Its descriptors; absent where they are those of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<Apart<Table>>,
+    /// Its working directory, root and umask; absent where they are those of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fs: Option<Apart<Fs>>,
+}
+
+/// What a thread does not share with the first of its process (unshare(2)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Apart<T> {
+    /// Its own.
+    Own(T),
+    /// That of this other thread of its process.
+    With(Pid),
 }
 
 /// A wait that the freeze interrupted: `nanosleep`, `clock_nanosleep`, `poll` or `futex`.

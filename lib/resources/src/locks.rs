@@ -2,7 +2,8 @@
 
 use crate::files::borrowed::Seen;
 use crate::files::table;
-use crate::{Error, Result, TargetProcess};
+use crate::target::TargetTask;
+use crate::{Error, Result};
 use image::files::table::{Descriptor, Table};
 use image::locks::{Class, Lock};
 use kernel::remote::{Call, Caller};
@@ -57,7 +58,7 @@ const LOCK_EX: u64 = 2;
 const LOCK_NB: u64 = 4;
 
 /// Takes them again.
-pub(crate) fn resume(table: &Table, process: &mut TargetProcess) -> Result<()> {
+pub(crate) fn resume(table: &Table, task: &mut TargetTask) -> Result<()> {
     for lock in &table.locks {
         let number = table::number(lock.number)? as u64;
         let kind = if lock.exclusive { F_WRLCK } else { F_RDLCK };
@@ -68,7 +69,7 @@ pub(crate) fn resume(table: &Table, process: &mut TargetProcess) -> Result<()> {
             }
             Class::Lease => Call::new(libc::SYS_fcntl, &[number, F_SETLEASE, kind.into()]),
             Class::Posix | Class::Ofd => {
-                let at = process.leader.put(&flock(kind, lock)?)?;
+                let at = task.stub.put(&flock(kind, lock)?)?;
                 let command = match lock.class {
                     Class::Ofd => F_OFD_SETLK,
                     _ => F_SETLK,
@@ -78,9 +79,9 @@ pub(crate) fn resume(table: &Table, process: &mut TargetProcess) -> Result<()> {
         };
         let what = format!(
             "lock descriptor {number} of process {} again (somebody else here may hold that lock)",
-            process.inside
+            task.inside
         );
-        process.leader.must(&what, call)?;
+        task.stub.must(&what, call)?;
     }
     Ok(())
 }

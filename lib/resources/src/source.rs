@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::namespaces::nested::Sights;
+use crate::threads::Apart;
 use image::ids::{Pid, SharedId};
 use image::sockets::tcp::Connections;
 use kernel::pidfd::PidFd;
@@ -9,6 +10,7 @@ use kernel::proc::Proc;
 use kernel::proc::stat::Stat;
 use kernel::remote::Guest;
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 
 /// All live processes of a frozen container.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Source {
     pub connections: Connections,
     /// Unix sockets whose other end is outside are taken without it.
     pub ext_unix: bool,
+    /// Threads with descriptors, or a place in the file system, of their own.
+    pub apart: Apart,
     /// Where to look for what those of its processes see that are in namespaces inside it.
     pub sights: Sights,
 }
@@ -62,6 +66,21 @@ impl Source {
     /// A task id of ours as the container knows it; `None` for a task outside.
     pub fn inside(&self, pid: kernel::Pid) -> Option<Pid> {
         self.inside.get(&pid).copied()
+    }
+
+    /// All that have descriptors of their own: processes, and threads.
+    pub fn holders(&self) -> Vec<kernel::Pid> {
+        let pids = self.processes.iter().map(|process| process.pid);
+        pids.chain(self.apart.holders()).collect()
+    }
+
+    /// A descriptor of a task, borrowed.
+    pub(crate) fn borrow(&self, task: kernel::Pid, number: i32) -> Result<OwnedFd> {
+        let pidfd = self.processes.iter().find(|one| one.pid == task);
+        Ok(match pidfd {
+            Some(process) => process.pidfd.borrow(number)?,
+            None => PidFd::thread(task)?.borrow(number)?,
+        })
     }
 
     /// A process of the container as we know it; 0 for one that is not in it.

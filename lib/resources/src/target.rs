@@ -6,7 +6,7 @@ use image::ids::{FileId, Pid, SharedId};
 use image::sockets::tcp::Connections;
 use kernel::pidfd::PidFd;
 use kernel::proc::Proc;
-use kernel::remote::Stub;
+use kernel::remote::{Caller, Stub};
 use kernel::sysv::shm::Attached;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -49,6 +49,38 @@ pub struct TargetProcess {
     pub leader: Stub,
     /// The other threads made so far, by their id inside.
     pub threads: BTreeMap<Pid, Stub>,
+    /// For planting descriptors into tables that are not the leader's, by the threads that have them.
+    pub pidfds: BTreeMap<Pid, PidFd>,
+}
+
+/// One task being rebuilt, for what it has by descriptor.
+#[derive(Debug)]
+pub struct TargetTask<'a> {
+    /// Its id, which records hold.
+    pub inside: Pid,
+    /// Its `/proc/PID`.
+    pub proc: Proc,
+    /// Calls are made in it.
+    pub stub: &'a mut Stub,
+    /// For planting descriptors.
+    pub pidfd: &'a PidFd,
+}
+
+impl TargetProcess {
+    /// Its leader or another thread.
+    pub fn task(&mut self, inside: Pid) -> Option<TargetTask<'_>> {
+        let (stub, pidfd) = match self.threads.get_mut(&inside) {
+            _ if inside == self.inside => (&mut self.leader, &self.pidfd),
+            Some(stub) => (stub, self.pidfds.get(&inside).unwrap_or(&self.pidfd)),
+            None => return None,
+        };
+        Some(TargetTask {
+            inside,
+            proc: Proc::process(stub.tid()),
+            stub,
+            pidfd,
+        })
+    }
 }
 
 impl Target {
@@ -57,6 +89,17 @@ impl Target {
         self.processes.get_mut(&inside).ok_or_else(|| {
             Error::Refused(format!(
                 "the image speaks of process {inside}, which is not in its tree"
+            ))
+        })
+    }
+
+    /// A task by its id inside.
+    pub fn task(&mut self, inside: Pid) -> Result<TargetTask<'_>> {
+        let mut processes = self.processes.values_mut();
+        let found = processes.find_map(|process| process.task(inside));
+        found.ok_or_else(|| {
+            Error::Refused(format!(
+                "the image speaks of task {inside}, which is not in its tree"
             ))
         })
     }

@@ -3,10 +3,12 @@
 //! The order at restore: [`create`] once memory is mapped; [`restore`] once its pages are in; credentials after that;
 //! and at the very end, with the stub gone, [`release`].
 
+mod apart;
 mod controls;
 mod registers;
 mod scheduling;
 
+pub use apart::{Apart, Birth, order};
 pub use registers::{missing, release, wait_again};
 
 use crate::tree::{Born, Numbers, Patience};
@@ -17,6 +19,7 @@ use image::path::Name;
 use image::signals::Pending;
 use image::threads::{AlternateStack, Dispatch, RobustList, Rseq, Thread};
 use image::tree::Ended;
+use kernel::pidfd::PidFd;
 use kernel::proc::{Proc, status};
 use kernel::ptrace::Stopped;
 use kernel::remote::{Call, Caller, Gates, Stub, call};
@@ -163,6 +166,9 @@ fn dump_one(
         controls: controls::dump(pid, thread)?,
         wait: thread.wait,
         credentials,
+        // As the files are taken.
+        table: None,
+        fs: None,
     })
 }
 
@@ -238,14 +244,34 @@ pub fn unregister_rseq(stub: &mut Stub) -> Result<()> {
     Ok(())
 }
 
-/// Makes the further threads of a process, each with its id, stopped in the stub. `ids` are all of the process's.
-pub fn create(process: &mut TargetProcess, ids: &[Pid], numbers: &mut Numbers) -> Result<()> {
-    for id in ids.iter().filter(|id| **id != process.inside) {
-        let thread = clone_thread(&mut process.leader, *id, numbers)?;
-        if process.threads.insert(*id, thread).is_some() {
+/// Makes threads of a process, each with its id, stopped in the stub. The first of all, which is there, is passed over.
+pub fn create(
+    process: &mut TargetProcess,
+    births: impl IntoIterator<Item = impl Into<Birth>>,
+    numbers: &mut Numbers,
+) -> Result<()> {
+    let inside = process.inside;
+    let births = births.into_iter().map(Into::into);
+    for birth in births.filter(|birth: &Birth| birth.tid != inside) {
+        let creator = match birth.creator {
+            None => &mut process.leader,
+            Some(tid) => process.threads.get_mut(&tid).ok_or_else(|| {
+                Error::Refused(format!(
+                    "thread {} of process {inside} is to be made by thread {tid}, which is not there",
+                    birth.tid
+                ))
+            })?,
+        };
+        let thread = clone_thread(creator, birth, numbers)?;
+        let inherits = |creator| process.pidfds.contains_key(&creator);
+        if !birth.table || birth.creator.is_some_and(inherits) {
+            let pidfd = PidFd::thread(thread.tid())?;
+            process.pidfds.insert(birth.tid, pidfd);
+        }
+        if process.threads.insert(birth.tid, thread).is_some() {
             return Err(Error::Refused(format!(
-                "the image has thread {id} of process {} twice",
-                process.inside
+                "the image has thread {} of process {inside} twice",
+                birth.tid
             )));
         }
     }
@@ -283,10 +309,17 @@ const SHARED: i32 = libc::CLONE_VM
     | libc::CLONE_THREAD
     | libc::CLONE_SYSVSEM;
 
-fn clone_thread(leader: &mut Stub, id: Pid, numbers: &mut Numbers) -> Result<Stub> {
+fn clone_thread(creator: &mut Stub, birth: Birth, numbers: &mut Numbers) -> Result<Stub> {
+    let (id, mut shared) = (birth.tid, SHARED);
+    if !birth.table {
+        shared &= !libc::CLONE_FILES;
+    }
+    if !birth.fs {
+        shared &= !libc::CLONE_FS;
+    }
     let (patience, what) = (Patience::new(), format!("make thread {id}"));
     loop {
-        match numbers.birth(leader, &what, id, SHARED as u64, 0)? {
+        match numbers.birth(creator, &what, id, shared as u64, 0)? {
             Born::Right(thread) => return Ok(thread),
             Born::Other(_, thread) => thread.last_call(call::exit(0)).map(drop)?,
             Born::Taken => {}

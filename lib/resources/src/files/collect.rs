@@ -115,11 +115,10 @@ impl<'a> Collector<'a> {
     fn borrow(&self, seen: Seen) -> Result<Borrowed> {
         let holder = seen.holder;
         let kept = self.kept.iter().find(|fd| fd.as_raw_fd() == holder.number);
-        let process = self.source.processes.iter().find(|p| p.pid == holder.pid);
-        let fd = match (process, kept) {
-            (Some(process), _) => process.pidfd.borrow(holder.number)?,
-            (None, Some(kept)) => descriptor::duplicate(kept.as_fd())?,
-            (None, None) => return Err(kernel::Error::Gone { pid: holder.pid }.into()),
+        let ours = std::process::id() as kernel::Pid;
+        let fd = match kept {
+            Some(kept) if holder.pid == ours => descriptor::duplicate(kept.as_fd())?,
+            _ => self.source.borrow(holder.pid, holder.number)?,
         };
         Ok(Borrowed { seen, fd })
     }

@@ -99,7 +99,7 @@ fn register_here(watches: &[(FileId, &Watch, bool)], target: &Target) -> Result<
     Ok(event::register(&all)?)
 }
 
-/// In a process that has the list: the target is put at its number for a moment where it is not there anyway.
+/// In a task that has the list: the target is put at its number for a moment where it is not there anyway.
 fn register_there(
     epoll: FileId,
     watch: &Watch,
@@ -118,9 +118,10 @@ fn register_there(
     let Target {
         files, processes, ..
     } = target;
-    let process = processes
-        .get_mut(&pid)
-        .ok_or_else(|| Error::Refused(format!("a table of process {pid}, which is not there")))?;
+    let mut processes = processes.values_mut();
+    let task = processes.find_map(|process| process.task(pid));
+    let task = &mut task
+        .ok_or_else(|| Error::Refused(format!("a table of task {pid}, which is not there")))?;
     let own = |id: FileId| {
         files
             .get(&id)
@@ -128,13 +129,13 @@ fn register_there(
     };
     let there = before.is_some_and(|d| d.file == watch.file);
     if !there {
-        table::plant_one(process, own(watch.file)?, number, true)?;
+        table::plant_one(task, own(watch.file)?, number, true)?;
     }
-    let watched = table::watch(process, list, number, watch.events, watch.data);
+    let watched = table::watch(task, list, number, watch.events, watch.data);
     match before {
         _ if there => (),
-        Some(before) => table::plant_one(process, own(before.file)?, number, before.close_on_exec)?,
-        None => table::close(process, number)?,
+        Some(before) => table::plant_one(task, own(before.file)?, number, before.close_on_exec)?,
+        None => table::close(task, number)?,
     }
     watched
 }

@@ -2,7 +2,8 @@
 
 use super::directory;
 use super::surroundings::Surroundings;
-use crate::{Error, Result, TargetProcess};
+use crate::target::TargetTask;
+use crate::{Error, Result};
 use image::files::directory::Directory;
 use image::files::fs::Fs;
 use image::path::Name;
@@ -13,7 +14,7 @@ use kernel::remote::{Call, Caller, Plant, plant};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-/// Takes those of one process.
+/// Takes those of one task.
 pub(crate) fn dump(pid: kernel::Pid, around: &Surroundings) -> Result<Fs> {
     around.view.as_process(pid);
     let proc = Proc::process(pid);
@@ -44,42 +45,37 @@ fn place(proc: &Proc, which: &str, around: &Surroundings) -> Result<Directory> {
     .map_err(|what| Error::Refused(format!("{}: {what}", path.display())))
 }
 
-/// Gives them to a process: directories are opened on our side and entered by descriptor.
-pub(crate) fn restore(process: &mut TargetProcess, record: &Fs, root: &Root) -> Result<()> {
+/// Gives them to a task: directories are opened on our side and entered by descriptor.
+pub(crate) fn restore(task: &mut TargetTask, record: &Fs, root: &Root) -> Result<()> {
     let flags = (O_PATH | O_DIRECTORY) as u32;
     let cwd = directory::restore(&record.cwd, flags, root)?;
     let chroot = match record.root.path.0.as_slice() {
         b"/" => None,
         _ => Some(directory::restore(&record.root, flags, root)?),
     };
-    let spare = process
-        .proc
-        .numbers("fd")?
-        .last()
-        .map_or(3, |last| last + 1);
-    let enter = |at: &std::os::fd::OwnedFd, process: &mut TargetProcess| -> Result<()> {
+    let spare = task.proc.numbers("fd")?.last().map_or(3, |last| last + 1);
+    let enter = |at: &std::os::fd::OwnedFd, task: &mut TargetTask| -> Result<()> {
         let plants = [Plant {
             fd: at.as_fd(),
             number: spare,
             close_on_exec: true,
         }];
-        plant(&mut process.leader, &process.pidfd, &plants)?;
+        plant(task.stub, task.pidfd, &plants)?;
         let fchdir = Call::new(libc::SYS_fchdir, &[spare as u64]);
-        process.leader.must("fchdir", fchdir)?;
+        task.stub.must("fchdir", fchdir)?;
         let close = Call::new(libc::SYS_close, &[spare as u64]);
-        process.leader.must("close", close)?;
+        task.stub.must("close", close)?;
         Ok(())
     };
     if let Some(root) = chroot {
-        enter(&root, process)?;
-        let dot = process.leader.put(b".\0")?;
+        enter(&root, task)?;
+        let dot = task.stub.put(b".\0")?;
         let call = Call::new(libc::SYS_chroot, &[dot]);
-        process
-            .leader
+        task.stub
             .must(&format!("chroot to {}", record.root.path), call)?;
     }
-    enter(&cwd, process)?;
+    enter(&cwd, task)?;
     let umask = Call::new(libc::SYS_umask, &[u64::from(record.umask & 0o777)]);
-    process.leader.must("umask", umask)?;
+    task.stub.must("umask", umask)?;
     Ok(())
 }

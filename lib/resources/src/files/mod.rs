@@ -39,22 +39,23 @@ pub(crate) use tty::of_record as termios;
 
 use crate::namespaces::nested::Sights;
 use crate::sockets::{self, Outside};
-use crate::{Blocker, Error, Result, Source, Target};
+use crate::{Blocker, Error, Result, Source, Target, threads};
 use borrowed::{Borrowed, Holder};
 use image::files::OpenFiles;
 use image::files::fs::Fs;
 use image::files::table::Table;
 use image::files::tty::Terminal;
 use image::ids::{BlobId, Pid, SharedId, TableId};
+use image::threads::Apart;
 use kernel::descriptor::{
     O_ASYNC, O_CREAT, O_DIRECTORY, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_PATH, O_TMPFILE_BIT, O_TRUNC,
 };
 use kernel::error::{EBADF, EEXIST, ENOENT, ESRCH};
-use kernel::kcmp::{self, Kind, Sharers};
+use kernel::kcmp::{Kind, Sharers};
 use kernel::open::Root;
 use kernel::pidfd::PidFd;
 use kernel::proc::{Proc, status};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use surroundings::Surroundings;
@@ -70,6 +71,10 @@ pub struct Taken {
     pub inodes: HashMap<(u64, u64), SharedId>,
     tables: HashMap<TableId, Table>,
     fs: HashMap<kernel::Pid, Fs>,
+    apart: (
+        HashMap<kernel::Pid, Apart<Table>>,
+        HashMap<kernel::Pid, Apart<Fs>>,
+    ),
     blobs: Vec<Blob>,
 }
 
@@ -84,6 +89,12 @@ impl Taken {
     /// The descriptors of the process that comes at this place in the source; `None` where it shares those of an earlier one.
     pub fn table(&self, id: TableId) -> Option<Table> {
         self.tables.get(&id).cloned()
+    }
+
+    /// What a thread (our id) does not share with the first of its process.
+    pub fn apart(&self, tid: kernel::Pid) -> (Option<Apart<Table>>, Option<Apart<Fs>>) {
+        let (tables, fs) = &self.apart;
+        (tables.get(&tid).cloned(), fs.get(&tid).cloned())
     }
 
     /// Working directory, root and umask of a process (our pid).
@@ -112,14 +123,19 @@ pub fn blockers(pids: &[kernel::Pid], outside: impl Into<Outside>) -> Result<Vec
     let sights = Sights::of(root, pids)?;
     let mut around = Surroundings::of(pids, &sights)?;
     let mut seen = Vec::new();
-    for pid in pids {
+    let apart = threads::Apart::running(pids)?;
+    let holders: Vec<kernel::Pid> = pids.iter().copied().chain(apart.holders()).collect();
+    let mut found = apart.blockers();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    for pid in &holders {
         match running(*pid, &mut around) {
             Err(Error::Kernel(e)) if is_gone(&e) => continue,
             files => seen.extend(files?),
         }
     }
-    let mut found = sharing(pids)?;
-    found.extend(sockets::blockers(pids, outside.into(), &sights)?);
+    found.extend(sockets::blockers(&holders, outside.into(), &sights)?);
     for file in seen {
         if let Err(obstacle) = kind::kind(&file, &around)
             && !around.may_be_in_flight(&file)
@@ -155,63 +171,30 @@ fn running(pid: kernel::Pid, around: &mut Surroundings) -> Result<Vec<borrowed::
     Ok(seen)
 }
 
-/// Threads that do not share what they should (clone(2), `CLONE_FILES`, `CLONE_FS`).
-fn sharing(pids: &[kernel::Pid]) -> Result<Vec<Blocker>> {
-    let mut found = Vec::new();
-    let mut say = |pid: kernel::Pid, what: String, remedy: &str| {
-        found.push(Blocker {
-            pid,
-            place: String::new(),
-            what,
-            remedy: remedy.into(),
-        });
-    };
-    let alive = |result: kernel::Result<bool>, otherwise: bool| match result {
-        Err(e) if is_gone(&e) => Ok(otherwise),
-        result => result,
-    };
-    for pid in pids {
-        for tid in Proc::process(*pid).numbers("task").unwrap_or_default() {
-            let same =
-                alive(kcmp::same_table(*pid, tid), true)? && alive(kcmp::same_fs(*pid, tid), true)?;
-            let state = status::read_thread(*pid, tid);
-            let lives = state.is_ok_and(|s| s.get("State").is_some_and(|s| !s.starts_with('Z')));
-            if !same && lives {
-                let what =
-                    format!("its thread {tid} has descriptors or a working directory of its own");
-                say(*pid, what, "such threads (unshare) are not supported yet");
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// Takes all open files. What has no name any more is noted in `source.objects`, for the memory that maps it.
 pub fn dump(source: &mut Source) -> Result<Taken> {
     let pids: Vec<kernel::Pid> = source.processes.iter().map(|p| p.pid).collect();
     let mut around = Surroundings::of(&pids, &source.sights)?;
     let mut owners = Vec::new();
     let mut tables_met = Sharers::of(Kind::Table);
-    for process in &source.processes {
-        if tables_met.meet(process.pid)?.is_some() {
+    let holders = source.holders();
+    for pid in &holders {
+        if tables_met.meet(*pid)?.is_some() {
             owners.push(None);
             continue;
         }
         let mut seen = Vec::new();
-        for number in process.proc.numbers("fd")? {
-            let holder = Holder {
-                pid: process.pid,
-                number,
-            };
-            let file = Borrowed::look(holder, process.pidfd.borrow(number)?)?;
+        for number in Proc::process(*pid).numbers("fd")? {
+            let holder = Holder { pid: *pid, number };
+            let file = Borrowed::look(holder, source.borrow(*pid, number)?)?;
             around.note(&file)?;
             seen.push(file.seen);
         }
         owners.push(Some(seen));
     }
     let mut fs = HashMap::new();
-    for pid in &pids {
-        fs.insert(*pid, fs::dump(*pid, &around)?);
+    for pid in pids.iter().copied().chain(source.apart.first_fs()) {
+        fs.insert(pid, fs::dump(pid, &around)?);
     }
     let mut collector = Collector::new(source, around);
     let mut tables = HashMap::new();
@@ -230,14 +213,39 @@ pub fn dump(source: &mut Source) -> Result<Taken> {
         ..
     } = collector;
     source.objects = objects.clone();
+    let places = holders.iter().zip(0..);
+    let by_holder: HashMap<kernel::Pid, TableId> =
+        places.map(|(pid, i)| (*pid, TableId(i))).collect();
+    let table = |tid: &kernel::Pid| by_holder.get(tid).and_then(|id| tables.get(id).cloned());
+    let apart = (
+        of_threads(&source.apart.tables, table, source),
+        of_threads(&source.apart.fs, |tid| fs.get(tid).cloned(), source),
+    );
     Ok(Taken {
         record,
         terminals,
         inodes: objects,
         tables,
         fs,
+        apart,
         blobs,
     })
+}
+
+/// What threads have that do not share it with the first of their process: `first` gives that of the first of them.
+fn of_threads<T>(
+    apart: &BTreeMap<kernel::Pid, kernel::Pid>,
+    first: impl Fn(&kernel::Pid) -> Option<T>,
+    source: &Source,
+) -> HashMap<kernel::Pid, Apart<T>> {
+    let has = |(tid, owner): (&kernel::Pid, &kernel::Pid)| {
+        let has = match tid == owner {
+            true => Apart::Own(first(tid)?),
+            false => Apart::With(source.inside(*owner)?),
+        };
+        Some((*tid, has))
+    };
+    apart.iter().filter_map(has).collect()
 }
 
 /// The flags to open something again with.

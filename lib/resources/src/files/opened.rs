@@ -14,6 +14,7 @@ use image::files::pipe::Pipe;
 use image::files::table::Table;
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
 use image::ids::{BlobId, NsId, Pid, PipeId, SharedId};
+use image::threads::{Apart, Thread};
 use kernel::descriptor::{
     self, O_APPEND, O_ASYNC, O_DIRECT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDWR,
     O_TMPFILE_BIT,
@@ -357,12 +358,37 @@ impl Opened {
         table: Option<&Table>,
         fs: &Fs,
     ) -> Result<()> {
+        self.place_table(target, inside, table)?;
+        self.place_fs(target, inside, fs)
+    }
+
+    /// Gives a thread what of these it does not share.
+    pub fn place_apart(&mut self, target: &mut Target, thread: &Thread) -> Result<()> {
+        if let Some(Apart::Own(table)) = &thread.table {
+            self.place_table(target, thread.tid, Some(table))?;
+        }
+        match &thread.fs {
+            Some(Apart::Own(fs)) => self.place_fs(target, thread.tid, fs),
+            _ => Ok(()),
+        }
+    }
+
+    fn place_table(
+        &mut self,
+        target: &mut Target,
+        inside: Pid,
+        table: Option<&Table>,
+    ) -> Result<()> {
         if let Some(table) = table {
             table::restore(inside, table, target)?;
             self.tables.insert(inside, table.clone());
         }
+        Ok(())
+    }
+
+    fn place_fs(&self, target: &mut Target, inside: Pid, fs: &Fs) -> Result<()> {
         let root = through(target.inners.mounts_of(inside), &self.root, &self.roots)?;
-        fs::restore(target.process(inside)?, fs, root)
+        fs::restore(&mut target.task(inside)?, fs, root)
     }
 
     /// What is left to do when every process has its table and all contents are in place: seals, interest lists,
@@ -394,7 +420,7 @@ impl Opened {
             }
         }
         for (inside, table) in &self.tables {
-            locks::resume(table, target.process(*inside)?)?;
+            locks::resume(table, &mut target.task(*inside)?)?;
         }
         self.waiting.prepare()
     }

@@ -108,8 +108,8 @@ pub(crate) fn resume(
         for (holder, table) in tables {
             let numbers = table.descriptors.iter().filter(|d| d.file == file.id);
             for found in numbers {
-                let process = target.process(*holder)?;
-                table::plant_one(process, &fd, found.number, found.close_on_exec)?;
+                let mut task = target.task(*holder)?;
+                table::plant_one(&mut task, &fd, found.number, found.close_on_exec)?;
             }
         }
         target.files.insert(file.id, fd);

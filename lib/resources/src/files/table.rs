@@ -2,7 +2,8 @@
 
 use super::borrowed::Seen;
 use super::collect::Collector;
-use crate::{Error, Result, Target, TargetProcess, locks};
+use crate::target::TargetTask;
+use crate::{Error, Result, Target, locks};
 use image::files::table::{Descriptor, Table};
 use image::ids::{Pid, TableId};
 use kernel::descriptor::O_CLOEXEC;
@@ -39,7 +40,7 @@ pub(crate) fn number(number: i32) -> Result<i32> {
     }
 }
 
-/// Gives a process its table: all it has now is closed.
+/// Gives a task its table: all it has now is closed.
 pub fn restore(inside: Pid, record: &Table, target: &mut Target) -> Result<()> {
     let mut numbers = HashSet::new();
     let mut plants = Vec::with_capacity(record.descriptors.len());
@@ -62,17 +63,18 @@ pub fn restore(inside: Pid, record: &Table, target: &mut Target) -> Result<()> {
             close_on_exec: descriptor.close_on_exec,
         });
     }
-    let process = target.processes.get_mut(&inside).ok_or_else(|| {
-        Error::Refused(format!("a table of process {inside}, which is not there"))
-    })?;
+    let mut processes = target.processes.values_mut();
+    let task = processes.find_map(|process| process.task(inside));
+    let task = task
+        .ok_or_else(|| Error::Refused(format!("a table of task {inside}, which is not there")))?;
     let close = Call::new(libc::SYS_close_range, &[0, u64::from(u32::MAX), 0]);
-    process.leader.must("close_range", close)?;
-    Ok(plant(&mut process.leader, &process.pidfd, &plants)?)
+    task.stub.must("close_range", close)?;
+    Ok(plant(task.stub, task.pidfd, &plants)?)
 }
 
-/// Puts one more descriptor into the table of a process.
+/// Puts one more descriptor into the table of a task.
 pub(crate) fn plant_one(
-    process: &mut TargetProcess,
+    task: &mut TargetTask,
     fd: &OwnedFd,
     number: i32,
     close_on_exec: bool,
@@ -82,19 +84,19 @@ pub(crate) fn plant_one(
         number,
         close_on_exec,
     }];
-    Ok(plant(&mut process.leader, &process.pidfd, &plants)?)
+    Ok(plant(task.stub, task.pidfd, &plants)?)
 }
 
-/// Closes a descriptor of a process.
-pub(crate) fn close(process: &mut TargetProcess, number: i32) -> Result<()> {
+/// Closes a descriptor of a task.
+pub(crate) fn close(task: &mut TargetTask, number: i32) -> Result<()> {
     let call = Call::new(libc::SYS_close, &[number as u64]);
-    process.leader.must("close", call)?;
+    task.stub.must("close", call)?;
     Ok(())
 }
 
-/// Has a process register `number` with its epoll `list`.
+/// Has a task register `number` with its epoll `list`.
 pub(crate) fn watch(
-    process: &mut TargetProcess,
+    task: &mut TargetTask,
     list: i32,
     number: i32,
     events: u32,
@@ -106,14 +108,13 @@ pub(crate) fn watch(
         event.extend_from_slice(&[0; 4]);
     }
     event.extend_from_slice(&data.to_ne_bytes());
-    let event = process.leader.put(&event)?;
+    let event = task.stub.put(&event)?;
     const ADD: u64 = 1;
     let call = Call::new(
         libc::SYS_epoll_ctl,
         &[list as u64, ADD, number as u64, event],
     );
-    process
-        .leader
-        .must(&format!("watch descriptor {number}"), call)?;
+    let what = format!("watch descriptor {number}");
+    task.stub.must(&what, call)?;
     Ok(())
 }

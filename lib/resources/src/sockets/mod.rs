@@ -110,7 +110,7 @@ pub fn dump(
     })
 }
 
-/// Everything among the sockets of these processes (in our pid namespace, the container's first process first) that cannot
+/// Everything among the sockets of these tasks (in our pid namespace, the container's first process first) that cannot
 /// be taken. A look at a running container: what is found may be gone a moment later, and the other way round; [`dump`]
 /// judges by the same rules.
 pub fn blockers(pids: &[kernel::Pid], outside: Outside, sights: &Sights) -> Result<Vec<Blocker>> {
@@ -123,7 +123,7 @@ pub fn blockers(pids: &[kernel::Pid], outside: Outside, sights: &Sights) -> Resu
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     for pid in pids {
-        let Ok(pidfd) = kernel::pidfd::PidFd::open(*pid) else {
+        let Ok(pidfd) = kernel::pidfd::PidFd::task(*pid) else {
             continue;
         };
         let proc = kernel::proc::Proc::process(*pid);
@@ -152,7 +152,7 @@ pub fn blockers(pids: &[kernel::Pid], outside: Outside, sights: &Sights) -> Resu
     Ok(found)
 }
 
-/// Inodes of the sockets that processes have by descriptor.
+/// Inodes of the sockets that tasks have by descriptor.
 pub fn held(pids: &[kernel::Pid]) -> HashSet<u64> {
     pids.iter()
         .flat_map(|pid| sockets_of(*pid))
@@ -160,7 +160,7 @@ pub fn held(pids: &[kernel::Pid]) -> HashSet<u64> {
         .collect()
 }
 
-/// The sockets among the descriptors of a process, with their inodes; none of one that has ended.
+/// The sockets among the descriptors of a task, with their inodes; none of one that has ended.
 fn sockets_of(pid: kernel::Pid) -> Vec<(i32, u64)> {
     let proc = kernel::proc::Proc::process(pid);
     let numbers = proc.numbers("fd").unwrap_or_default();

@@ -3,6 +3,7 @@
 
 use super::Sharing;
 use super::waits::{self, Shortened, Watch};
+use crate::threads::Apart;
 use crate::{Blocker, Error, Result, Source, SourceProcess, SourceThread};
 use image::sockets::tcp::Connections;
 use kernel::arch;
@@ -226,6 +227,13 @@ impl Pass {
             }
         }
         let pids: Vec<kernel::Pid> = processes.iter().map(|process| process.pid).collect();
+        let tids = |process: &SourceProcess| process.threads.iter().map(|t| t.tid).collect();
+        let tasks: Vec<_> = processes.iter().map(|p| (p.pid, tids(p))).collect();
+        let apart = Apart::of(&tasks)?;
+        let crossing = apart.blockers();
+        if !crossing.is_empty() {
+            return Err(Error::Blocked(crossing));
+        }
         Ok(Frozen {
             sharing: Sharing::of(&pids)?,
             source: Source {
@@ -234,6 +242,7 @@ impl Pass {
                 objects: HashMap::new(),
                 connections: Connections::None,
                 ext_unix: false,
+                apart,
                 sights: Default::default(),
             },
             zombies,

@@ -144,6 +144,7 @@ fn process(inside: Pid, leader: Stub) -> Result<TargetProcess> {
         pidfd: PidFd::open(pid)?,
         leader,
         threads: BTreeMap::new(),
+        pidfds: BTreeMap::new(),
     })
 }
 

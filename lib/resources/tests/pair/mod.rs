@@ -82,6 +82,7 @@ impl Sleeper {
             pidfd: PidFd::open(self.pid()).unwrap(),
             leader,
             threads: BTreeMap::new(),
+            pidfds: Default::default(),
         }
     }
 }

@@ -132,6 +132,7 @@ pub fn target(inside: Pid, leader: Stub) -> TargetProcess {
         pidfd: PidFd::open(pid).unwrap(),
         leader,
         threads: BTreeMap::new(),
+        pidfds: Default::default(),
     }
 }
 

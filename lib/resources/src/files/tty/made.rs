@@ -546,14 +546,14 @@ fn controlling(
             "{path}: is not the device 5:0 here, which the container has open; make it with mknod"
         )));
     }
-    let process = target.process(leader)?;
+    let mut task = target.task(leader)?;
     let mut text = path.0.clone();
     text.push(0);
-    let at = process.leader.put(&text)?;
+    let at = task.stub.put(&text)?;
     let flags = (reopening(flags) | descriptor::O_CLOEXEC) as u64;
     let call = Call::new(libc::SYS_openat, &[libc::AT_FDCWD as u64, at, flags, 0]);
-    let number = process.leader.must(&format!("open {path}"), call)? as i32;
-    let fd = process.pidfd.borrow(number)?;
-    table::close(process, number)?;
+    let number = task.stub.must(&format!("open {path}"), call)? as i32;
+    let fd = task.pidfd.borrow(number)?;
+    table::close(&mut task, number)?;
     Ok(fd)
 }

@@ -2,8 +2,9 @@
 
 use super::give::inhabitants;
 use super::kind;
+use crate::threads::{self, Birth};
 use crate::tree::{Numbers, go};
-use crate::{Error, Result, Target, threads};
+use crate::{Error, Result, Target};
 use image::ids::{NsId, Pid};
 use image::namespaces::nested::{Children, Content, Nested};
 use kernel::namespaces::Kind;
@@ -39,18 +40,18 @@ pub fn join_users(nested: &Nested, target: &mut Target, pid: Pid, groups: &[u32]
     go(stub, &handle)
 }
 
-/// Makes the further threads of a process; `ids` are all of them, `last` the last pid given out in the container. In a user
+/// Makes the further threads of a process, each in its namespaces; `last` is the last pid given out in the container. In a user
 /// namespace a process may not choose their ids, for the pid namespaces are of the container's own root.
 pub fn create_threads(
     nested: &Nested,
     target: &mut Target,
     pid: Pid,
-    ids: &[Pid],
+    births: &[Birth],
     numbers: &mut Numbers,
     last: Option<Pid>,
 ) -> Result<()> {
-    if ids.len() < 2 || nested.of(pid, is_user).is_none() {
-        return threads::create(target.process(pid)?, ids, numbers);
+    if births.is_empty() || nested.of(pid, is_user).is_none() {
+        return create(nested, target, pid, births, numbers);
     }
     let inhabitants = inhabitants(nested, target);
     let mut levels = Vec::new();
@@ -67,12 +68,26 @@ pub fn create_threads(
     levels.reverse();
     let mut counted = numbers.counted(&levels)?;
     numbers.forget();
-    threads::create(target.process(pid)?, ids, &mut counted)?;
+    create(nested, target, pid, births, &mut counted)?;
     counted.finish(last)
 }
 
-/// Brings the further threads of a process into theirs, where those are not those of their leader.
-pub fn join_threads(nested: &Nested, target: &mut Target, pid: Pid) -> Result<()> {
+fn create(
+    nested: &Nested,
+    target: &mut Target,
+    pid: Pid,
+    births: &[Birth],
+    numbers: &mut Numbers,
+) -> Result<()> {
+    for birth in births {
+        threads::create(target.process(pid)?, [*birth], numbers)?;
+        join(nested, target, pid, birth)?;
+    }
+    Ok(())
+}
+
+/// Brings a further thread of a process into its own, where those are not those of the thread that has made it.
+fn join(nested: &Nested, target: &mut Target, pid: Pid, birth: &Birth) -> Result<()> {
     if nested.is_empty() {
         return Ok(());
     }
@@ -83,19 +98,19 @@ pub fn join_threads(nested: &Nested, target: &mut Target, pid: Pid) -> Result<()
         let found = ids.iter().filter_map(|id| nested.get(*id));
         found.map(|inner| kind(&inner.content)).collect()
     };
-    for (tid, stub) in &mut target.process(pid)?.threads {
-        let (own, now) = (of(*tid), of(pid));
-        if own == now {
-            continue;
-        }
-        // What the leader has and the thread has not: there the thread is in the container's own.
+    let (own, now) = (of(birth.tid), of(birth.creator.unwrap_or(pid)));
+    if own != now {
+        let stub = target.process(pid)?.threads.get_mut(&birth.tid);
+        let not_made = || Error::Refused(format!("thread {} was not made", birth.tid));
+        let stub = stub.ok_or_else(not_made)?;
+        // What its creator has and the thread has not: there the thread is in the container's own.
         let wanted = kinds(own);
         for kind in kinds(now) {
             if !wanted.contains(&kind) {
                 go(stub, &Handle::of(root, root, kind)?)?;
             }
         }
-        if let Some(task) = nested.task(*tid) {
+        if let Some(task) = nested.task(birth.tid) {
             inners.join(nested, task, now, stub)?;
         }
     }

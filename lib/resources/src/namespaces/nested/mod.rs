@@ -9,7 +9,7 @@ mod members;
 mod take;
 
 pub use give::{Inners, make, settle, settle_mounts, trees};
-pub use members::{create_threads, join_threads, join_users};
+pub use members::{create_threads, join_users};
 pub use take::{Sights, blockers, dump};
 
 use image::namespaces::nested::Content;

@@ -430,7 +430,7 @@ pub fn dump(
 /// Where to look for what the processes of a container see, where that is not what its root process does.
 #[derive(Debug, Clone, Default)]
 pub struct Sights {
-    /// A process of ours in each mount namespace, and who else is in it.
+    /// A task of ours in each mount namespace, and all that are in it.
     pub mounts: Vec<(NsId, Pid, HashSet<Pid>)>,
     /// A process of ours in each network namespace, by the inode.
     pub networks: BTreeMap<u64, (NsId, Pid)>,
@@ -442,6 +442,13 @@ impl Sights {
         let mut walk = Walk::new(root)?;
         for &pid in processes {
             let _ = walk.task((pid, pid)); // it has ended
+            let mounts = |tid| identity_in((pid, tid), Kind::Mount.name()).ok().flatten();
+            let own = mounts(pid);
+            for tid in Proc::process(pid).numbers("task").unwrap_or_default() {
+                if mounts(tid).is_some_and(|inode| Some(inode) != own) {
+                    let _ = walk.task((pid, tid));
+                }
+            }
         }
         let mut sights = walk.sights();
         for &pid in processes {
@@ -464,7 +471,7 @@ impl Sights {
         found.map(|(_, there, _)| *there)
     }
 
-    /// The process whose root directory and mounts are those of process `pid`: `root` where they are the container's.
+    /// The task whose root directory and mounts are those of task `pid`: `root` where they are the container's.
     pub fn mounts_of(&self, pid: Pid, root: Pid) -> Pid {
         let mut all = self.mounts.iter();
         let found = all.find(|(_, _, members)| members.contains(&pid));
@@ -484,7 +491,7 @@ impl Walk {
                     let members = self.tasks.iter();
                     let members = members
                         .filter(|(_, member)| member.namespaces.contains(&found.id))
-                        .map(|((pid, _), _)| *pid)
+                        .map(|((_, tid), _)| *tid)
                         .collect();
                     sights.mounts.push((found.id, there, members));
                 }

@@ -199,7 +199,7 @@ fn borrow(pids: &[Pid], inodes: &HashSet<u64>) -> Vec<OwnedFd> {
     let mut left = inodes.clone();
     let mut borrowed = Vec::new();
     for pid in pids {
-        let Ok(process) = PidFd::open(*pid) else {
+        let Ok(process) = PidFd::task(*pid) else {
             continue;
         };
         for (number, inode) in sockets_of(*pid) {
