@@ -1,7 +1,7 @@
 //! Memory as a whole: what processes share since they were forked is shared again, through generations.
 #![forbid(unsafe_code)]
 
-use ferry_tests::{Host, LONG, Podman, Program, Way, programs, until};
+use ferry_tests::{Host, LONG, Podman, Program, Traces, Way, programs, until};
 use std::path::Path;
 
 /// The sum of what its processes have of memory, each shared page divided among them, in KiB.
@@ -125,9 +125,9 @@ impl Drop for Reserved {
 }
 
 #[test]
-fn huge_pages_of_hugetlbfs_come_back_private_and_shared() {
-    // Private ones of two processes, and shared ones, there and here.
-    let reserved = Reserved::pages(16);
+fn huge_pages_of_hugetlbfs_come_back_in_memory_files_and_segments() {
+    // There and here at once.
+    let reserved = Reserved::pages(96);
     let host = Host::new("alder");
     let directory = host.path("hugetlb");
     std::fs::create_dir(&directory).expect("make a directory");
@@ -156,6 +156,7 @@ fn huge_pages_of_hugetlbfs_come_back_private_and_shared() {
     assert_eq!(said, "y");
     program.ends();
     drop(reserved);
+    let traces = Traces::of(&host);
     let refused = host
         .sh(&format!("restore -n none --network none < {file}"))
         .fails_with(4);
@@ -164,4 +165,5 @@ fn huge_pages_of_hugetlbfs_come_back_private_and_shared() {
         "{}",
         refused.stderr
     );
+    traces.assert_none_left(&host);
 }

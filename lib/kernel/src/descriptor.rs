@@ -79,11 +79,20 @@ pub fn filesystem(fd: BorrowedFd) -> Result<i64> {
         .named(|| "fstatfs".into())
 }
 
-/// The size of a file system's blocks, in bytes; that of a page for hugetlbfs.
-pub fn block_size(fd: BorrowedFd) -> Result<u64> {
-    nix::sys::statfs::fstatfs(fd)
-        .map(|stat| stat.block_size() as u64)
-        .named(|| "fstatfs".into())
+/// The magic number of hugetlbfs (include/uapi/linux/magic.h).
+pub const HUGETLBFS: i64 = 0x9584_58f6;
+
+/// The size of the pages that a file of hugetlbfs consists of, in bytes; `None` for other files.
+pub fn huge_page(fd: BorrowedFd) -> Result<Option<u64>> {
+    let stat = nix::sys::statfs::fstatfs(fd).named(|| "fstatfs".into())?;
+    Ok((stat.filesystem_type().0 == HUGETLBFS).then_some(stat.block_size() as u64))
+}
+
+/// Has a part of a file take the space it needs (fallocate(2)).
+pub fn allocate(fd: BorrowedFd, offset: u64, length: u64) -> Result<()> {
+    let none = nix::fcntl::FallocateFlags::empty();
+    nix::fcntl::fallocate(fd, none, offset as i64, length as i64)
+        .named(|| format!("allocate {length} bytes at {offset}"))
 }
 
 fn fcntl(fd: BorrowedFd, command: i32, argument: i64, name: &str) -> Result<i32> {
@@ -301,7 +310,13 @@ pub fn truncate(fd: BorrowedFd, size: u64) -> Result<()> {
 
 /// A memory file that may be sealed (memfd_create(2)).
 pub fn memfd(name: &std::ffi::CStr) -> Result<OwnedFd> {
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    memfd_of(name, None)
+}
+
+/// The same, of huge pages where their size is given.
+pub fn memfd_of(name: &std::ffi::CStr, page: Option<u64>) -> Result<OwnedFd> {
+    let huge = |page: u64| libc::MFD_HUGETLB | page.trailing_zeros() << libc::MFD_HUGE_SHIFT;
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | page.map_or(0, huge);
     // SAFETY: `name` ends with NUL and outlives the call; a result that is not negative is a new descriptor.
     unsafe {
         let raw = check(libc::memfd_create(name.as_ptr(), flags).into(), || {

@@ -18,6 +18,7 @@ pub mod memory;
 pub mod namespaces;
 pub mod rootfs;
 pub mod signals;
+mod sink;
 pub mod sockets;
 pub mod source;
 pub mod target;

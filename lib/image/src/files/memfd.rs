@@ -21,6 +21,9 @@ pub struct Memfd {
     pub gid: u32,
     /// `F_SEAL_*` (fcntl(2), `F_GET_SEALS`).
     pub seals: u32,
+    /// Size of its pages, in bytes, where they are of hugetlbfs (`MFD_HUGETLB`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<u64>,
     /// What is in it.
     pub contents: Contents,
 }

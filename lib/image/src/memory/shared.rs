@@ -50,6 +50,9 @@ pub enum Object {
         uid: u32,
         /// Group.
         gid: u32,
+        /// Size of its pages, in bytes, where they are of hugetlbfs (`MFD_HUGETLB`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        page: Option<u64>,
     },
     /// A shared memory segment of System V (shmget(2)); also one that nobody maps.
     Segment {
@@ -59,6 +62,9 @@ pub enum Object {
         locked: bool,
         /// It goes with its last user (`IPC_RMID`).
         removed: bool,
+        /// Size of its pages, in bytes, where they are of hugetlbfs (`SHM_HUGETLB`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        page: Option<u64>,
     },
     /// A file that is mapped and has no name any more.
     Deleted {
@@ -76,6 +82,16 @@ pub enum Object {
 impl Shared {
     /// Its size in whole pages, in bytes.
     pub fn span(&self) -> Option<u64> {
-        self.size.checked_next_multiple_of(PAGE)
+        self.length()?.checked_next_multiple_of(PAGE)
+    }
+
+    /// How many bytes of it there are: of a segment in huge pages more than were asked for.
+    pub fn length(&self) -> Option<u64> {
+        match self.object {
+            Object::Segment {
+                page: Some(page), ..
+            } => self.size.checked_next_multiple_of(page.max(PAGE)),
+            _ => Some(self.size),
+        }
     }
 }

@@ -191,14 +191,14 @@ mod tests {
         use std::os::unix::fs::FileExt;
         alone(|| {
             let wanted = wanted(0x1234, 5 * 32768 + 7);
-            shm::create(&wanted, 5000).unwrap();
+            shm::create(&wanted, 5000, None).unwrap();
             shm::set(&wanted).unwrap();
-            let attached = shm::Attached::attach(wanted.id, 5000).unwrap();
+            let attached = shm::Attached::attach(wanted.id).unwrap();
             let file = attached.open().unwrap();
             file.write_all_at(b"here", 4096).unwrap();
             drop(attached);
             shm::lock(wanted.id).unwrap();
-            let again = shm::Attached::attach(wanted.id, 5000).unwrap();
+            let again = shm::Attached::attach(wanted.id).unwrap();
             let mut bytes = [0; 4];
             again
                 .open()
@@ -210,7 +210,7 @@ mod tests {
             let mode = wanted.mode | shm::LOCKED;
             assert_eq!(found[0].permissions, Permissions { mode, ..wanted });
             assert_eq!((found[0].size, found[0].attached), (5000, 1));
-            assert!(shm::create(&wanted, 5000).is_err());
+            assert!(shm::create(&wanted, 5000, None).is_err());
             shm::remove(wanted.id).unwrap();
             assert_eq!(
                 shm::list().unwrap()[0].permissions.mode,

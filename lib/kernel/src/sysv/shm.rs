@@ -2,6 +2,7 @@
 
 use super::{Permissions, fill, make_as, rows, table};
 use crate::error::{Named, check};
+use crate::proc::maps;
 use crate::{Error, Result};
 use std::fs::File;
 
@@ -51,9 +52,14 @@ pub fn make(key: i32, size: u64, mode: i32) -> Result<i32> {
     Ok(check(made.into(), || format!("make a segment of key {key:#x}"))? as i32)
 }
 
-/// Makes a segment with the id wanted, which everybody may use until [`set`].
-pub fn create(wanted: &Permissions, size: u64) -> Result<()> {
-    let make = || make(wanted.key, size, 0o666);
+/// `SHM_HUGETLB` with a size of pages, for [`make`].
+pub fn huge(page: u64) -> i32 {
+    libc::SHM_HUGETLB | (page.trailing_zeros() << libc::MAP_HUGE_SHIFT) as i32
+}
+
+/// Makes a segment with the id wanted, which everybody may use until [`set`]; of huge pages where their size is given.
+pub fn create(wanted: &Permissions, size: u64, page: Option<u64>) -> Result<()> {
+    let make = || make(wanted.key, size, 0o666 | page.map_or(0, huge));
     make_as("shm", wanted, make, |other| drop(remove(other)))
 }
 
@@ -94,27 +100,33 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Attaches a segment of this size of the calling thread's namespace.
-    pub fn attach(id: i32, size: u64) -> Result<Self> {
-        Self::attach_with(id, size, 0)
+    /// Attaches a segment of the calling thread's namespace.
+    pub fn attach(id: i32) -> Result<Self> {
+        Self::attach_with(id, 0)
     }
 
     /// The same, only to be read.
-    pub fn attach_read_only(id: i32, size: u64) -> Result<Self> {
-        Self::attach_with(id, size, libc::SHM_RDONLY)
+    pub fn attach_read_only(id: i32) -> Result<Self> {
+        Self::attach_with(id, libc::SHM_RDONLY)
     }
 
-    fn attach_with(id: i32, size: u64, flags: i32) -> Result<Self> {
+    fn attach_with(id: i32, flags: i32) -> Result<Self> {
         // SAFETY: without an address the kernel chooses a free range, so that no memory in use changes.
         let address = unsafe { libc::shmat(id, std::ptr::null(), flags) };
         if address as isize == -1 {
             return Err(Error::last(format!("attach shared memory segment {id}")));
         }
-        Ok(Attached {
+        let mut attached = Attached {
             id,
             address: address as usize,
-            length: size.next_multiple_of(4096),
-        })
+            length: 0,
+        };
+        // In whole pages of whatever size.
+        let text = std::fs::read("/proc/self/maps").named(|| "read /proc/self/maps".into())?;
+        let areas = maps::parse(&text)?;
+        let here = |area: &&maps::Area| area.start == attached.address();
+        attached.length = areas.iter().find(here).map_or(0, |a| a.end - a.start);
+        Ok(attached)
     }
 
     /// Its id.

@@ -1,6 +1,7 @@
 //! The bytes of files that travel with the image: holes are not sent, and are holes again afterwards.
 
 use super::collect::Collector;
+use crate::sink::Sink;
 use crate::{Error, Result};
 use image::bytes::Bytes;
 use image::files::contents::{Contents, Extent, Store};
@@ -110,11 +111,12 @@ pub(crate) fn fill(
     from: &mut dyn Read,
     what: &str,
 ) -> Result<()> {
+    let mut sink = Sink::new(fd, descriptor::stat(fd)?.size)?;
     for piece in pieces(extents) {
         let mut bytes = vec![0; piece.length as usize];
         from.read_exact(&mut bytes)
             .map_err(|e| kernel::Error::io(format!("read the contents of {what}"), &e))?;
-        descriptor::write_at(fd, piece.offset, &bytes)?;
+        sink.put(piece.offset, &bytes)?;
     }
     Ok(())
 }

@@ -54,7 +54,6 @@ const CGROUP: i64 = 0x0027_e0eb;
 const CGROUP2: i64 = 0x6367_7270;
 const MQUEUE: i64 = 0x1980_0202;
 const NSFS: i64 = 0x6e73_6673;
-const HUGETLBFS: i64 = 0x9584_58f6;
 const DEBUGFS: i64 = 0x6462_6720;
 const TRACEFS: i64 = 0x7472_6163;
 
@@ -206,12 +205,6 @@ fn regular(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obst
             ));
         }
         MQUEUE => return Ok(Kind::Mqueue),
-        HUGETLBFS => {
-            return Err(obstacle(
-                format!("{shown} in huge pages"),
-                "files on hugetlbfs are not supported yet",
-            ));
-        }
         DEBUGFS | TRACEFS => {
             return Err(obstacle(
                 shown.to_string(),

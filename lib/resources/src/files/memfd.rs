@@ -25,6 +25,7 @@ pub(crate) fn dump(file: &Borrowed, collector: &mut Collector) -> Result<Open> {
             gid: file.stat.gid,
             seals: descriptor::seals(descriptor::reopen(file.fd.as_fd(), O_RDONLY)?.as_fd())?
                 as u32,
+            page: descriptor::huge_page(file.fd.as_fd())?,
             contents: contents::dump(file.fd.as_fd(), file.stat.size, collector)?,
         };
         collector.record.memfds.push(record);
@@ -36,7 +37,7 @@ pub(crate) fn dump(file: &Borrowed, collector: &mut Collector) -> Result<Open> {
 pub(crate) fn restore(record: &Memfd) -> Result<OwnedFd> {
     let wrong = || Error::Refused(format!("{} is no name for a memfd", record.name));
     let name = CString::new(record.name.0.clone()).map_err(|_| wrong())?;
-    let fd = descriptor::memfd(&name)?;
+    let fd = descriptor::memfd_of(&name, record.page)?;
     descriptor::chown(fd.as_fd(), record.uid, record.gid)?;
     descriptor::chmod(fd.as_fd(), record.mode)?;
     let what = format!("memfd {}", record.name);

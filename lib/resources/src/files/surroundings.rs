@@ -158,9 +158,9 @@ impl Surroundings {
         !self.view.has_mount_of(file) && !self.leads_to(&path, device, inode)
     }
 
-    /// Whether it is a memory file: on the kernel's own mount of tmpfs, which nobody can name (mm/memfd.c).
+    /// Whether it is a memory file: on the kernel's own mounts of tmpfs and hugetlbfs, which nobody can name (mm/memfd.c).
     pub fn is_memfd(&self, file: &Seen) -> bool {
-        file.filesystem == TMPFS
+        [TMPFS, descriptor::HUGETLBFS].contains(&file.filesystem)
             && file.link.0.starts_with(b"/memfd:")
             && file.link.0.ends_with(DELETED)
             && !self.view.has_mount_of(file)

@@ -8,6 +8,7 @@ use super::rings;
 use super::segments;
 use super::shared::{self, Inodes};
 
+use crate::sink::too_few;
 use crate::{Error, Result, Target};
 use image::ids::{Pid, SharedId};
 use image::memory::{Advice, Area, Backing, Prot, Run, Space};
@@ -231,21 +232,25 @@ pub fn map(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
         .map(|fd| Call::new(libc::SYS_close, &[*fd as u64]));
     let results = process.leader.batch(&calls)?;
     process.leader.batch(&close.collect::<Vec<_>>())?;
-    done(inside, asked, &results)?;
+    let of_hugetlbfs =
+        |fd: &OwnedFd| kernel::descriptor::huge_page(fd.as_fd()).is_ok_and(|p| p.is_some());
+    let huge = opened.iter().filter(|(_, fd)| of_hugetlbfs(fd));
+    let huge: Vec<Key> = huge.map(|(key, _)| *key).collect();
+    done(inside, asked, &results, &huge)?;
     huge::map(process, space)?;
     rings::restore(process, space)?;
     give_names(&mut process.leader, space)
 }
 
-/// Gives the first call that failed its name.
-fn done(inside: Pid, asked: Vec<(&Area, Call)>, results: &[i64]) -> Result<()> {
+/// Gives the first call that failed its name; `huge` are of hugetlbfs.
+fn done(inside: Pid, asked: Vec<(&Area, Call)>, results: &[i64], huge: &[Key]) -> Result<()> {
     for ((area, call), result) in asked.into_iter().zip(results) {
         if (-4095..0).contains(result) && !cosmetic(&call) {
             let (start, end) = (area.start, area.end);
-            if matches!(area.backing, Backing::Hugetlb { .. })
-                && *result == -i64::from(libc::ENOMEM)
-            {
-                return Err(shared::too_few());
+            let huge = matches!(area.backing, Backing::Hugetlb { .. })
+                || key(area).is_some_and(|key| huge.contains(&key));
+            if huge && *result == -i64::from(libc::ENOMEM) {
+                return Err(too_few());
             }
             let what = format!("{} {start:#x}-{end:#x} in process {inside}", name(&call));
             return Err(kernel::Error::errno(what, -*result as i32).into());
@@ -501,7 +506,7 @@ pub fn protect(target: &mut Target, inside: Pid, space: &Space) -> Result<()> {
     last.extend(last_calls(&space.areas));
     let calls: Vec<Call> = last.iter().map(|(_, call)| *call).collect();
     let results = process.leader.batch(&calls)?;
-    done(inside, last, &results)?;
+    done(inside, last, &results, &[])?;
     let filter = format!("{:#x}", space.coredump_filter);
     let path = process.proc.path("coredump_filter");
     std::fs::write(&path, filter)

@@ -126,9 +126,6 @@ pub(super) fn named(
             true => Mapped::Inode,
             false => Mapped::Hugetlb,
         }));
-    } else if area.has("ht") {
-        let remedy = "run the program without files of hugetlbfs; MAP_ANONYMOUS and transparent huge pages travel";
-        return blocked(format!("a file of hugetlbfs, {name}"), remedy);
     } else if ["um", "uw", "ui"].iter().any(|flag| area.has(flag)) {
         return blocked("memory under a userfaultfd".into(), THERE);
     } else if area.has("ss") {

@@ -3,12 +3,11 @@
 
 use super::Layout;
 use super::huge::{self, Price, Shadow};
+use crate::sink::Sink;
 use crate::{Error, Result};
 use image::format::{Pages, Range, Space as Owner};
-use image::memory::shared::Object;
 use image::memory::{Run, Shared, Space};
-use kernel::own::Area as Mapping;
-use kernel::{Pid, descriptor, vm};
+use kernel::{Pid, vm};
 use std::collections::{HashMap, hash_map::Entry};
 use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
@@ -254,16 +253,8 @@ pub fn object(
     from: &mut dyn Read,
 ) -> Result<()> {
     let ranges = checked(ranges, |run| object.check_run(run))?;
-    // Nothing is written to hugetlbfs but by a mapping.
-    let mapped = match object.object {
-        Object::Hugetlb { .. } => Some(Mapping::map(
-            object.size as usize,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED,
-            Some((fd, 0)),
-        )?),
-        _ => None,
-    };
+    let size = object.length().unwrap_or(object.size);
+    let mut sink = Sink::new(fd, size)?;
     let mut bytes = Vec::with_capacity(CHUNK);
     for ranges in pieces(&ranges) {
         bytes.resize(length(&ranges), 0);
@@ -272,17 +263,9 @@ pub fn object(
         for range in ranges {
             let (now, behind) = rest.split_at((range.end - range.start) as usize);
             // The object may end within its last page.
-            let there = object
-                .size
-                .saturating_sub(range.start)
-                .min(now.len() as u64);
+            let there = size.saturating_sub(range.start).min(now.len() as u64);
             let now = now.get(..there as usize).unwrap_or_default();
-            match &mapped {
-                // It has no holes that could be seen: what is zero is one.
-                Some(_) if now.iter().all(|byte| *byte == 0) => (),
-                Some(mapped) => mapped.write(range.start as usize, now)?,
-                None => descriptor::write_at(fd, range.start, now)?,
-            }
+            sink.put(range.start, now)?;
             rest = behind;
         }
     }

@@ -2,11 +2,13 @@
 
 use super::shared::Inodes;
 use crate::namespaces::is_own;
+use crate::sink::too_few;
 use crate::{Blocker, Error, Result, Target};
 use image::ids::SharedId;
 use image::ipc::sysv::Permissions;
 use image::memory::shared::{Object, Objects, Shared};
 use image::memory::{Area, Backing, Space};
+use kernel::descriptor;
 use kernel::namespaces::Kind;
 use kernel::proc::{Proc, maps};
 use kernel::remote::{Call, STUB_LEN};
@@ -22,13 +24,19 @@ pub(super) fn is_segment(area: &maps::Area) -> bool {
     let number = area.name.strip_prefix(b"/SYSV");
     let number = number.and_then(|rest| rest.strip_suffix(super::shared::DELETED));
     number.is_some_and(|number| number.len() == 8 && number.iter().all(u8::is_ascii_hexdigit))
-        && device().is_ok_and(|device| device == area.device)
+        && devices().contains(&area.device)
 }
 
-/// That of the kernel's own tmpfs, where segments, memory files and shared anonymous memory lie (mm/shmem.c).
-fn device() -> Result<u64> {
-    let file = kernel::descriptor::memfd(c"device")?;
-    Ok(kernel::descriptor::stat(file.as_fd())?.device)
+/// Those of the kernel's own tmpfs, where segments, memory files and shared anonymous memory lie (mm/shmem.c), and of its own
+/// hugetlbfs, one for each size of pages.
+fn devices() -> Vec<u64> {
+    let device = |page: &Option<u64>| {
+        let file = descriptor::memfd_of(c"device", *page).ok()?;
+        Some(descriptor::stat(file.as_fd()).ok()?.device)
+    };
+    // Those there are on x86-64; a size that this host does not have is no segment's.
+    let sizes = [None, Some(2 << 20), Some(1 << 30)];
+    sizes.iter().filter_map(device).collect()
 }
 
 fn list(root: Pid) -> Result<Vec<Segment>> {
@@ -102,6 +110,7 @@ impl Inodes {
                     permissions: record(&found.permissions),
                     locked: mode & shm::LOCKED != 0,
                     removed: mode & shm::REMOVED != 0,
+                    page: None,
                 },
                 size: found.size,
             };
@@ -113,16 +122,18 @@ impl Inodes {
 
     /// Once all areas were met: the contents of segments that nobody shows, and all segments among the objects.
     pub fn settle(&mut self, root: Pid) -> Result<()> {
-        for (number, (shared, fd)) in std::mem::take(&mut self.segments.known) {
+        for (number, (mut shared, fd)) in std::mem::take(&mut self.segments.known) {
             let fd = match fd {
                 Some(fd) => fd,
                 None => {
-                    let size = shared.size;
-                    let attach = || Attached::attach(number, size);
+                    let attach = || Attached::attach(number);
                     let attached = within(root, &[Namespace::Ipc], attach)??;
                     attached.open()?.into()
                 }
             };
+            if let Object::Segment { page, .. } = &mut shared.object {
+                *page = descriptor::huge_page(fd.as_fd())?;
+            }
             self.own.push((shared, fd));
         }
         Ok(())
@@ -135,13 +146,21 @@ impl Inodes {
 }
 
 /// Makes a segment in the target's namespace, in our own memory until [`settle`].
-pub(super) fn restore(root: Pid, record: &Permissions, size: u64) -> Result<(Attached, OwnedFd)> {
+pub(super) fn restore(
+    root: Pid,
+    record: &Permissions,
+    size: u64,
+    page: Option<u64>,
+) -> Result<(Attached, OwnedFd)> {
     let wanted = wanted(record);
     let make = || {
-        shm::create(&wanted, size)?;
-        Attached::attach(wanted.id, size)
+        shm::create(&wanted, size, page)?;
+        Attached::attach(wanted.id)
     };
-    let attached = within(root, &[Namespace::Ipc], make)??;
+    let attached = match within(root, &[Namespace::Ipc], make)? {
+        Err(e) if e.raw() == Some(libc::ENOMEM) && page.is_some() => return Err(too_few()),
+        made => made?,
+    };
     let file = attached.open()?;
     Ok((attached, file.into()))
 }
@@ -154,6 +173,8 @@ pub(super) fn shown(area: &Area, segments: &HashMap<SharedId, Attached>) -> Opti
     }
 }
 
+/// Of the largest pages, as a power of two.
+const HUGEST: u32 = 30;
 const MREMAP: u64 = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
 
 /// The calls that map all segments of a space. What was one call of shmat(2) at the source is one again, or shmdt(2) would
@@ -196,7 +217,9 @@ pub(super) fn attach_calls<'a>(
             continue;
         };
         let (number, length) = (segment.id() as u64, segment.length());
-        let at = super::free(taken.clone(), length)?;
+        // Huge pages lie at addresses that are multiples of their size.
+        let align = 1 << length.trailing_zeros().min(HUGEST);
+        let at = super::free(taken.clone(), length + align)?.next_multiple_of(align);
         let flags = if writable { 0 } else { libc::SHM_RDONLY as u64 };
         calls.push((*first, Call::new(libc::SYS_shmat, &[number, at, flags])));
         for (area, offset) in &areas {
@@ -220,6 +243,7 @@ pub fn settle(objects: &Objects, target: &mut Target) -> Result<()> {
             permissions,
             locked,
             removed,
+            ..
         } = &shared.object
         else {
             return None;

@@ -3,7 +3,7 @@
 
 use super::rings::Rings;
 use super::segments::{self, Segments};
-use crate::Blocker;
+use crate::sink::too_few;
 use crate::{Error, Result, Target};
 use image::format::{Pages, Range, Space};
 use image::ids::SharedId;
@@ -13,7 +13,6 @@ use image::path::Name;
 use kernel::descriptor::{self, Stat};
 use kernel::open::Root;
 use kernel::own::Area;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
@@ -88,7 +87,8 @@ impl Inodes {
         for (shared, fd) in &self.own {
             // Extents need not be whole pages; two may meet in one.
             let mut ranges: Vec<Range> = Vec::new();
-            for (start, len) in descriptor::extents(fd.as_fd(), shared.size)? {
+            let length = shared.length().unwrap_or(shared.size);
+            for (start, len) in descriptor::extents(fd.as_fd(), length)? {
                 let end = (start + len).next_multiple_of(super::PAGE);
                 let start = start - start % super::PAGE;
                 match ranges.last_mut() {
@@ -104,12 +104,7 @@ impl Inodes {
                     space: Space::Shared(shared.id),
                     ranges: chunk.to_vec(),
                 })?;
-                copy(
-                    fd.as_fd(),
-                    shared.size,
-                    chunk,
-                    |bytes| Ok(entry.put(bytes)?),
-                )?;
+                copy(fd.as_fd(), length, chunk, |bytes| Ok(entry.put(bytes)?))?;
                 entry.finish()?;
             }
         }
@@ -127,7 +122,7 @@ fn object(fd: BorrowedFd, stat: &Stat) -> Result<Object> {
         b"/dev/zero" => Object::Anonymous {},
         // fs/hugetlbfs/inode.c, hugetlb_file_setup.
         b"/anon_hugepage" => Object::Hugetlb {
-            page: descriptor::block_size(fd)?,
+            page: descriptor::huge_page(fd)?.unwrap_or(super::PAGE),
         },
         _ => match name.strip_prefix(b"/memfd:") {
             Some(name) => Object::Memfd {
@@ -136,6 +131,7 @@ fn object(fd: BorrowedFd, stat: &Stat) -> Result<Object> {
                 mode,
                 uid,
                 gid,
+                page: descriptor::huge_page(fd)?,
             },
             None => Object::Deleted {
                 path: Name(name.to_vec()),
@@ -189,6 +185,7 @@ pub fn restore(objects: &Objects, target: &mut Target) -> Result<()> {
                 mode,
                 uid,
                 gid,
+                page,
                 ..
             } => {
                 let name = CString::new(name.0.clone()).map_err(|_| {
@@ -197,14 +194,14 @@ pub fn restore(objects: &Objects, target: &mut Target) -> Result<()> {
                         shared.id.0
                     ))
                 })?;
-                let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-                let fd = memfd_create(name.as_c_str(), flags)
-                    .map_err(|e| kernel::Error::errno("memfd_create", e as i32))?;
+                let fd = descriptor::memfd_of(&name, *page)?;
                 own(&fd, shared.size, *mode, *uid, *gid)?;
                 fd
             }
-            Object::Segment { permissions, .. } => {
-                let made = segments::restore(target.root_pid, permissions, shared.size)?;
+            Object::Segment {
+                permissions, page, ..
+            } => {
+                let made = segments::restore(target.root_pid, permissions, shared.size, *page)?;
                 target.segments.insert(shared.id, made.0);
                 made.1
             }
@@ -241,16 +238,6 @@ fn own(fd: &OwnedFd, size: u64, mode: u32, uid: u32, gid: u32) -> Result<()> {
 /// `MAP_HUGETLB` with a size of pages (mmap(2)).
 pub(super) fn huge_flags(page: u64) -> i32 {
     libc::MAP_HUGETLB | (page.trailing_zeros() << libc::MAP_HUGE_SHIFT) as i32
-}
-
-/// What is said where hugetlbfs has no pages left.
-pub(super) fn too_few() -> Error {
-    Error::Blocked(vec![Blocker {
-        pid: 0,
-        place: "this host".into(),
-        what: "there are not enough free huge pages of hugetlbfs".into(),
-        remedy: "write more to /proc/sys/vm/nr_hugepages".into(),
-    }])
 }
 
 fn hugetlb(shared: &Shared, page: u64) -> Result<OwnedFd> {

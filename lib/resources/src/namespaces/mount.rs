@@ -33,7 +33,7 @@ pub use settle::settle;
 pub const KEPT: &str = "/var/lib/ferry";
 
 /// File systems whose contents are the kernel's: mounted anew they are what they were.
-const FRESH: [&str; 15] = [
+const FRESH: [&str; 14] = [
     "proc",
     "sysfs",
     "devpts",
@@ -46,7 +46,6 @@ const FRESH: [&str; 15] = [
     "bpf",
     "fusectl",
     "configfs",
-    "hugetlbfs",
     "pstore",
     "binfmt_misc",
 ];
@@ -372,7 +371,7 @@ impl Sorter<'_> {
             });
         }
         match mount.fstype.as_str() {
-            "tmpfs" | "ramfs" => Ok(self.next_tmpfs()),
+            "tmpfs" | "ramfs" | "hugetlbfs" => Ok(self.next_tmpfs()),
             "overlay" if mount.root == b"/" => own_overlay(mount),
             fstype if FRESH.contains(&fstype) && mount.root == b"/" => Ok(Origin::Fresh),
             fstype => Err(format!(

@@ -186,7 +186,7 @@ fn mounted(
     }
     // What is no memory file system here belongs to somebody else: an engine has filled it, or it is a directory of the
     // user's, whatever the image says.
-    if !matches!(mount.fstype.as_str(), "tmpfs" | "ramfs") {
+    if !matches!(mount.fstype.as_str(), "tmpfs" | "ramfs" | "hugetlbfs") {
         return Ok((How::LeftOut, None));
     }
     // Nobody in the container could have changed one that can only be read: its maker has filled it.

@@ -5,6 +5,7 @@ use super::overlay::OPAQUE;
 use super::places::{How, Place, Policy, nowhere, places};
 use super::walk::names;
 use super::{clear, dress, failed, link};
+use crate::sink::Sink;
 use crate::{Error, Result};
 use image::container::Container;
 use image::rootfs::Tree;
@@ -20,7 +21,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const CHUNK: usize = 1 << 20;
@@ -208,7 +208,7 @@ fn make(
             return directory(place, open()?, member, path, parent.replaces, was).map(Some);
         }
         MemberKind::Regular { .. } | MemberKind::Sparse { .. } => {
-            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
+            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_NOFOLLOW;
             let mode = member.mode & 0o777; // less our umask: what is missing is found in the end
             let create =
                 || beneath::open(dir.as_fd(), Path::new(name), Way::SameMount, flags, mode);
@@ -359,6 +359,7 @@ fn fill(buffer: &mut [u8], file: &File, member: &Member, content: &mut dyn Read)
             (member.payload(), &whole[..])
         }
     };
+    let mut sink = Sink::new(file.as_fd(), size)?;
     for segment in segments {
         let mut at = segment.start;
         let mut left = segment.len;
@@ -366,7 +367,7 @@ fn fill(buffer: &mut [u8], file: &File, member: &Member, content: &mut dyn Read)
             let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
             let chunk = buffer.get_mut(..want).unwrap_or_default();
             content.read_exact(chunk).map_err(fail)?;
-            file.write_all_at(chunk, at).map_err(fail)?;
+            sink.put(at, chunk)?;
             at += want as u64;
             left -= want as u64;
         }

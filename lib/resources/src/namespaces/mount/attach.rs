@@ -395,7 +395,7 @@ fn attach(top: &Top, one: &Mount, source: Source) -> Result<bool> {
 
 /// Whether a file tree comes to lie in it.
 pub(super) fn is_poured(one: &Mount) -> bool {
-    matches!(one.fstype.as_str(), "tmpfs" | "ramfs")
+    matches!(one.fstype.as_str(), "tmpfs" | "ramfs" | "hugetlbfs")
 }
 
 /// The mount point, made if it is not there; its path leads through a descriptor, so that no link in the container's

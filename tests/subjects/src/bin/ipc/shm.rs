@@ -44,17 +44,17 @@ fn main() -> ExitCode {
         shm::remove(passing).expect("remove it");
     }
     let id = shm::make(KEY, SIZE, 0o640).expect("shmget");
-    let one = Attached::attach(id, SIZE).expect("shmat");
-    let two = Attached::attach_read_only(id, SIZE).expect("shmat");
+    let one = Attached::attach(id).expect("shmat");
+    let two = Attached::attach_read_only(id).expect("shmat");
     for (at, text) in [(0, "first"), (20 << 20, "middle"), (SIZE - 8, "last")] {
         put(&one, at, text).expect("write");
     }
     let removed = shm::make(0, 8192, 0o600).expect("shmget");
-    let kept = Attached::attach(removed, 8192).expect("shmat");
+    let kept = Attached::attach(removed).expect("shmat");
     put(&kept, 4096, "removed").expect("write");
     shm::remove(removed).expect("remove");
     let idle = shm::make(KEY + 1, 100, 0o604).expect("shmget");
-    let look = Attached::attach(idle, 100).expect("shmat");
+    let look = Attached::attach(idle).expect("shmat");
     put(&look, 50, "idle").expect("write");
     drop(look);
     let _ = shm::lock(idle); // podman's containers may not
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
     read(&heard, &mut byte).expect("hear the child");
     stage.same("the child sees the same", 1, byte[0]);
     stage.same("and writes to it", "child", &get(&two, 0));
-    let idle = Attached::attach(idle, 100).expect("shmat");
+    let idle = Attached::attach(idle).expect("shmat");
     stage.same("one that nobody had", "idle", &get(&idle, 50));
     waitpid(Pid::from_raw(child), None).expect("wait for the child");
     drop(kept);
