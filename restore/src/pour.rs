@@ -18,6 +18,7 @@ use image::{Entry, Kind, Space};
 use kernel::remote::Stub;
 use resources::files::{Opened, Stdio, Terminals, external};
 use resources::memory::pages::{self, Filler};
+use resources::namespaces::mount::{self, Covered};
 use resources::namespaces::nested::{self, Inners};
 use resources::rootfs::{Content, Policy};
 use resources::tree::Growth;
@@ -105,6 +106,7 @@ impl Pour {
             addresses: vessel.changed().to_vec(),
             connections: options.connections(container.connections),
             root_pid: vessel.pid(),
+            covered: Covered::new(),
             inners: Inners::default(),
         };
         Ok(Pour {
@@ -127,7 +129,7 @@ impl Pour {
             filler: None,
             trees: Some(match &layers {
                 Some(directory) => rootfs::Pour::layers(directory)?,
-                None => rootfs::Pour::new(vessel_pid, container, &policy)?,
+                None => rootfs::Pour::new(vessel_pid, container, &policy, vessel.covered())?,
             }),
             policy,
             mounting: layers.map(|_| container.clone()),
@@ -257,7 +259,12 @@ impl Pour {
             }
             self.vessel.mount()?;
             let pid = self.vessel.pid();
-            self.trees = Some(rootfs::Pour::new(pid, &container, &self.policy)?);
+            self.trees = Some(rootfs::Pour::new(
+                pid,
+                &container,
+                &self.policy,
+                self.vessel.covered(),
+            )?);
         }
         Ok(())
     }
@@ -268,6 +275,7 @@ impl Pour {
             trees.finish()?;
         }
         self.vessel.settle()?;
+        self.target.covered = mount::copies(self.vessel.covered())?;
         let is_root = !self.vessel.is_init();
         let first = self.vessel.first()?;
         let first = match is_root {

@@ -72,6 +72,19 @@ pub fn stat(fd: BorrowedFd) -> Result<Stat> {
         .named(|| "fstat".into())
 }
 
+/// The device number of the file system it is on: major and minor.
+pub fn device(fd: BorrowedFd) -> Result<(u32, u32)> {
+    let device = stat(fd)?.device;
+    Ok((libc::major(device), libc::minor(device)))
+}
+
+/// The mount that one of our descriptors was opened through, by its number in mountinfo.
+pub fn mount(fd: BorrowedFd) -> Result<u32> {
+    let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+    let text = std::fs::read_to_string(&path).named(|| format!("read {path}"))?;
+    Ok(crate::proc::fdinfo::parse(&text)?.mount as u32)
+}
+
 /// The magic number of the file system (statfs(2)).
 pub fn filesystem(fd: BorrowedFd) -> Result<i64> {
     nix::sys::statfs::fstatfs(fd)

@@ -46,6 +46,11 @@ impl Root {
         })
     }
 
+    /// A directory that is open.
+    pub fn from_fd(directory: OwnedFd, shown: String) -> Self {
+        Root { directory, shown }
+    }
+
     /// A directory beneath it, which paths cannot leave.
     pub fn below(&self, path: &Path) -> Result<Self> {
         let flags = libc::O_PATH | libc::O_DIRECTORY;

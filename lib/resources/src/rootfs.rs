@@ -5,6 +5,7 @@
 use crate::namespaces::mount;
 use crate::{Error, Result};
 use image::container::Container;
+use image::ids::MountId;
 use image::namespaces::mount::Origin;
 use image::rootfs::{Rootfs, Tree};
 use kernel::Pid;
@@ -26,8 +27,11 @@ use overlay::Overlay;
 pub use places::{Content, Policy};
 pub use pour::Pour;
 
-/// The trees of a container, with the mount point of each, in the order they travel in.
-pub fn trees(container: &Container) -> Vec<(Tree, PathBuf)> {
+/// A tree of a container's: its name, its mount point, and its mount where no path leads there.
+type Placed = (Tree, PathBuf, Option<MountId>);
+
+/// The trees of a container, in the order they travel in.
+fn trees(container: &Container) -> Vec<Placed> {
     let mut found = Vec::new();
     let (whole, changes) = match container.rootfs {
         Rootfs::Travels => (true, false),
@@ -35,10 +39,10 @@ pub fn trees(container: &Container) -> Vec<(Tree, PathBuf)> {
         Rootfs::Host | Rootfs::Directory(_) => (false, false),
     };
     if whole {
-        found.push((Tree::Root, PathBuf::from("/")));
+        found.push((Tree::Root, PathBuf::from("/"), None));
     }
     if changes {
-        found.push((Tree::Changes, PathBuf::from("/")));
+        found.push((Tree::Changes, PathBuf::from("/"), None));
     }
     for mount in container
         .namespaces
@@ -54,7 +58,8 @@ pub fn trees(container: &Container) -> Vec<(Tree, PathBuf)> {
             } => Tree::Volume(tree),
             _ => continue,
         };
-        found.push((tree, mount.mountpoint.as_path().into()));
+        let covered = mount.covered.then_some(mount.id);
+        found.push((tree, mount.mountpoint.as_path().into(), covered));
     }
     found
 }
@@ -77,8 +82,15 @@ pub fn dump<W: std::io::Write>(
     container: &Container,
     out: &mut image::Writer<W>,
 ) -> Result<()> {
-    for (tree, place) in trees(container) {
+    let trees = trees(container);
+    let wanted = trees
+        .iter()
+        .filter_map(|(.., covered)| covered.map(|id| id.0));
+    let covered = mount::covered::reach(root, &wanted.collect())?;
+    for (tree, place, beneath) in trees {
+        let reached = beneath.and_then(|id| covered.get(&id));
         match tree {
+            tree if let Some(reached) = reached => walk::walk(reached, tree, out)?,
             Tree::Root if has_layers(container) => {}
             Tree::Changes => walk::changes(&overlay(root)?, &top(root, &place)?, out)?,
             tree => walk::walk(&top(root, &place)?, tree, out)?,

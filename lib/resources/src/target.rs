@@ -1,5 +1,6 @@
 //! The container being rebuilt, as rooms see it: every task stopped, with a stub in its memory.
 
+use crate::namespaces::mount::Covered;
 use crate::namespaces::nested::Inners;
 use crate::{Error, Result};
 use image::ids::{FileId, Pid, SharedId};
@@ -26,6 +27,8 @@ pub struct Target {
     pub segments: HashMap<SharedId, Attached>,
     /// Our pid of the container's first process: its namespaces are `/proc/PID/ns/*`, its root is `/proc/PID/root`.
     pub root_pid: kernel::Pid,
+    /// Its mounts over which others lie.
+    pub covered: Covered,
     /// The container's addresses that have changed: what they were, what they are now.
     pub addresses: Vec<(IpAddr, IpAddr)>,
     /// What becomes of its TCP connections with the outside.

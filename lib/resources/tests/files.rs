@@ -175,6 +175,7 @@ fn give_with(
         addresses: Vec::new(),
         connections: Connections::None,
         root_pid: container.root,
+        covered: Default::default(),
         inners: Default::default(),
     };
     let mut opened: Opened = files::open(image.files.clone(), terminals, &mut target, &stdio)?;

@@ -202,6 +202,7 @@ fn to_be(pid: i32, leader: Stub) -> Target {
         addresses: Default::default(),
         connections: Connections::None,
         root_pid: pid,
+        covered: Default::default(),
         inners: Default::default(),
     }
 }

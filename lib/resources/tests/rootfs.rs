@@ -10,6 +10,7 @@ use image::{Kind, Reader, Writer};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use resources::container::{Files, Subject};
+use resources::namespaces::mount::Covered;
 use resources::rootfs::{Content, Policy, Pour};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -295,14 +296,14 @@ fn what_was_changed_on_top_of_an_image_is_the_same_over_the_same_image() {
     );
     // One that may only read: it is written to from outside.
     let copy = host.start("b", "mount -o remount,bind,ro .;");
-    let changes = Pour::new(copy.pid(), &container, &Policy::default()).unwrap();
+    let changes = Pour::new(copy.pid(), &container, &Policy::default(), &Covered::new()).unwrap();
     pour(changes, &image, "changes");
     same(&host.path("a/merged"), &host.path("b/merged"));
     // And what it changed is a change again, of the same kind.
     let (_, again) = taken(&copy, Files::default());
     host.storage("c", "");
     let third = host.start("c", "");
-    let changes = Pour::new(third.pid(), &container, &Policy::default()).unwrap();
+    let changes = Pour::new(third.pid(), &container, &Policy::default(), &Covered::new()).unwrap();
     pour(changes, &again, "changes");
     same(&host.path("a/merged"), &host.path("c/merged"));
     // The mounts are all where they were.
@@ -326,7 +327,7 @@ fn renamed_directories_and_mere_attributes_travel_whole() {
     let source = host.start("a", "");
     let (container, image) = taken(&source, Files::default());
     let copy = host.start("b", "");
-    let changes = Pour::new(copy.pid(), &container, &Policy::default()).unwrap();
+    let changes = Pour::new(copy.pid(), &container, &Policy::default(), &Covered::new()).unwrap();
     pour(changes, &image, "changes");
     same(&host.path("a/merged"), &host.path("b/merged"));
 }
@@ -361,7 +362,7 @@ fn volumes_and_tmpfs_have_what_the_image_has_and_nothing_else() {
     };
     let before = survey(&host.path("b/volume"));
     pour(
-        Pour::new(copy.pid(), &container, &kept).unwrap(),
+        Pour::new(copy.pid(), &container, &kept, &Covered::new()).unwrap(),
         &image,
         "",
     );
@@ -370,7 +371,7 @@ fn volumes_and_tmpfs_have_what_the_image_has_and_nothing_else() {
     // What is mounted elsewhere is the same file as before.
     assert_eq!(root(&copy, "run/null").metadata().unwrap().ino(), device);
     pour(
-        Pour::new(copy.pid(), &container, &Policy::default()).unwrap(),
+        Pour::new(copy.pid(), &container, &Policy::default(), &Covered::new()).unwrap(),
         &image,
         "volume",
     );
@@ -403,7 +404,7 @@ fn a_tmpfs_with_content_needs_a_place() {
     );
     let (container, image) = taken(&source, Files::default());
     let copy = host.start("b", "");
-    let mut pour = Pour::new(copy.pid(), &container, &Policy::default()).unwrap();
+    let mut pour = Pour::new(copy.pid(), &container, &Policy::default(), &Covered::new()).unwrap();
     let mut reader = Reader::open(std::io::Cursor::new(image)).unwrap();
     let mut said = None;
     while let Some(mut entry) = reader.next().unwrap() {
@@ -447,7 +448,7 @@ fn the_layers_of_an_image_are_one_tree() {
     same(&host.path("view"), &host.path("layers"));
     // Where there are layers already, these are left out.
     let copy = host.start("b", "");
-    let all = Pour::new(copy.pid(), &container, &Policy::default()).unwrap();
+    let all = Pour::new(copy.pid(), &container, &Policy::default(), &Covered::new()).unwrap();
     pour(all, &image, "");
     same(&host.path("a/merged"), &host.path("b/merged"));
     assert!(!host.path("b/upper/srv").exists());

@@ -16,6 +16,7 @@ use kernel::remote::{Call, Caller, Stub, call};
 use kernel::rtnetlink::Rtnetlink;
 use kernel::{Pid, within};
 use resources::container::{Files, Subject};
+use resources::namespaces::mount::Covered;
 use resources::rootfs::Policy;
 use resources::vessel::native::{self, Native, Network, Options};
 use resources::vessel::registry::{self, DIR, NETNS};
@@ -630,7 +631,9 @@ fn a_root_file_system_and_tmpfs_travel_whole() {
     );
 
     let copy = native::make(&taken, &named("b")).unwrap();
-    let mut pour = resources::rootfs::Pour::new(copy.pid(), &taken, &Policy::default()).unwrap();
+    let mut pour =
+        resources::rootfs::Pour::new(copy.pid(), &taken, &Policy::default(), &Covered::new())
+            .unwrap();
     let mut reader = image::Reader::open(std::io::Cursor::new(image)).unwrap();
     while let Some(mut entry) = reader.next().unwrap() {
         if *entry.kind() == image::Kind::Member {
@@ -672,7 +675,9 @@ fn a_root_file_system_and_tmpfs_travel_whole() {
         ..named("c")
     };
     let named = native::make(&taken, &options).unwrap();
-    let mut pour = resources::rootfs::Pour::new(named.pid(), &taken, &Policy::default()).unwrap();
+    let mut pour =
+        resources::rootfs::Pour::new(named.pid(), &taken, &Policy::default(), &Covered::new())
+            .unwrap();
     let member = image::Member::new("rootfs/file", image::MemberKind::Regular { size: 0 });
     pour.member(&member, &mut std::io::empty()).unwrap();
     assert!(!other.path().join("file").exists());

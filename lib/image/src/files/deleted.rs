@@ -1,7 +1,7 @@
 //! Regular files whose name is gone: they live as long as somebody has them open or mapped, and travel whole.
 
 use super::contents::Contents;
-use crate::ids::SharedId;
+use crate::ids::{MountId, SharedId};
 use crate::path::Name;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,9 @@ pub struct Deleted {
     pub id: SharedId,
     /// The name it had, from the root of its mount namespace.
     pub path: Name,
+    /// The mount it is on, if others lie over that: the path begins at its root directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covered: Option<MountId>,
     /// Permission bits.
     pub mode: u32,
     /// Owner.

@@ -1,6 +1,6 @@
 //! `files.json`: every open file description of the container, once, whoever refers to it by descriptor.
 
-use crate::ids::{FileId, NsId, Pid};
+use crate::ids::{FileId, MountId, NsId, Pid};
 use serde::{Deserialize, Serialize};
 
 pub mod contents;
@@ -47,6 +47,10 @@ pub struct OpenFile {
     /// The mount namespace inside the container through which it was opened; absent: the container's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mounts: Option<NsId>,
+    /// The mount of the container's through which it was opened and over which others lie now: paths begin at its root
+    /// directory; absent: none lies there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covered: Option<MountId>,
     /// Of a socket the network namespace inside the container that it belongs to; absent: the container's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NsId>,

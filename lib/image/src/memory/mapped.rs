@@ -1,7 +1,7 @@
 //! What areas map: memory of their own, files, memory that several share, the kernel's pages.
 
 use crate::bytes::Bytes;
-use crate::ids::SharedId;
+use crate::ids::{MountId, SharedId};
 use crate::path::Name;
 use serde::{Deserialize, Serialize};
 
@@ -70,4 +70,7 @@ pub struct File {
     /// Its name is that in the container's own mount namespace; the process is in one inside it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outer: bool,
+    /// The mount that it is on, if others lie over that: the path begins at its root directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covered: Option<MountId>,
 }

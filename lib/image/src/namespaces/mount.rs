@@ -39,6 +39,9 @@ pub struct Mount {
     pub peers: Option<u32>,
     /// The peer group of the container's that it takes from.
     pub master: Option<u32>,
+    /// Others lie over it, so that no path leads there; absent: none does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub covered: bool,
     /// How it is made again.
     pub origin: Origin,
 }

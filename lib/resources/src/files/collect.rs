@@ -255,6 +255,7 @@ impl<'a> Collector<'a> {
         self.around.view.as_opener(file);
         self.record.files.push(OpenFile {
             mounts: self.around.view.namespace(),
+            covered: self.around.view.covered(),
             network: None,
             id,
             flags: file.flags() as u32,

@@ -22,6 +22,7 @@ pub(crate) fn dump(file: &Borrowed, collector: &mut Collector) -> Result<Open> {
         let record = Deleted {
             id,
             path,
+            covered: collector.around.view.covered(),
             mode: file.stat.permissions(),
             uid: file.stat.uid,
             gid: file.stat.gid,

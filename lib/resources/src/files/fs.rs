@@ -1,57 +1,72 @@
 //! Working directory, root directory and umask.
 
+use super::CoveredRoots;
 use super::directory;
 use super::surroundings::Surroundings;
 use crate::target::TargetTask;
 use crate::{Error, Result};
 use image::files::directory::Directory;
-use image::files::fs::Fs;
+use image::files::fs::{Covered, Fs};
+use image::ids::MountId;
 use image::path::Name;
-use kernel::descriptor::{O_DIRECTORY, O_PATH};
+use kernel::descriptor::{self, O_DIRECTORY, O_PATH};
 use kernel::open::Root;
 use kernel::proc::{Proc, status};
 use kernel::remote::{Call, Caller, Plant, plant};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 
 /// Takes those of one task.
 pub(crate) fn dump(pid: kernel::Pid, around: &Surroundings) -> Result<Fs> {
-    around.view.as_process(pid);
     let proc = Proc::process(pid);
     let status = status::read(pid)?;
     let umask = status
         .get("Umask")
         .and_then(|m| u32::from_str_radix(m.trim(), 8).ok());
+    let (cwd, of_cwd) = place(pid, &proc, "cwd", around)?;
+    let (root, of_root) = place(pid, &proc, "root", around)?;
     Ok(Fs {
-        cwd: place(&proc, "cwd", around)?,
-        root: place(&proc, "root", around)?,
+        cwd,
+        root,
+        covered: Covered {
+            cwd: of_cwd,
+            root: of_root,
+        },
         umask: umask
             .ok_or_else(|| kernel::Error::unreadable(format!("/proc/{pid}/status"), "no Umask"))?,
     })
 }
 
-fn place(proc: &Proc, which: &str, around: &Surroundings) -> Result<Directory> {
+fn place(
+    pid: kernel::Pid,
+    proc: &Proc,
+    which: &str,
+    around: &Surroundings,
+) -> Result<(Directory, Option<MountId>)> {
     let link = proc.link(which)?;
     let path = proc.path(which);
-    let stat = std::fs::metadata(&path)
-        .map_err(|e| kernel::Error::io(format!("stat {}", path.display()), &e))?;
-    let key = (stat.dev(), stat.ino());
-    directory::at(
-        &Name::from(link.as_path()),
-        key,
-        stat.mode() & 0o7777,
-        around,
-    )
-    .map_err(|what| Error::Refused(format!("{}: {what}", path.display())))
+    let there = Root::at(&path)?;
+    let stat = descriptor::stat(there.fd())?;
+    around.view.at_mount(pid, descriptor::mount(there.fd())?);
+    let key = (stat.device, stat.inode);
+    let link = Name::from(link.as_path());
+    let found = directory::at(&link, key, stat.permissions(), around)
+        .map_err(|what| Error::Refused(format!("{}: {what}", path.display())))?;
+    Ok((found, around.view.covered()))
 }
 
 /// Gives them to a task: directories are opened on our side and entered by descriptor.
-pub(crate) fn restore(task: &mut TargetTask, record: &Fs, root: &Root) -> Result<()> {
+pub(crate) fn restore(
+    task: &mut TargetTask,
+    record: &Fs,
+    root: &Root,
+    covered: &CoveredRoots,
+) -> Result<()> {
     let flags = (O_PATH | O_DIRECTORY) as u32;
-    let cwd = directory::restore(&record.cwd, flags, root)?;
-    let chroot = match record.root.path.0.as_slice() {
-        b"/" => None,
-        _ => Some(directory::restore(&record.root, flags, root)?),
+    let at = |mount| covered.at(mount, root);
+    let cwd = directory::restore(&record.cwd, flags, at(record.covered.cwd)?)?;
+    let chroot = match (record.root.path.0.as_slice(), record.covered.root) {
+        (b"/", None) => None,
+        (_, mount) => Some(directory::restore(&record.root, flags, at(mount)?)?),
     };
     let spare = task.proc.numbers("fd")?.last().map_or(3, |last| last + 1);
     let enter = |at: &std::os::fd::OwnedFd, task: &mut TargetTask| -> Result<()> {

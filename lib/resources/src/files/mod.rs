@@ -33,6 +33,7 @@ mod view;
 
 pub use collect::Collector;
 pub use external::Stdio;
+pub(crate) use opened::CoveredRoots;
 pub use opened::{Opened, open};
 pub use tty::Terminals;
 pub(crate) use tty::of_record as termios;

@@ -6,6 +6,7 @@ use super::{contents, deleted, device, directory, epoll, eventfd, external, fifo
 use super::{
     fs, mqueue, opath, ours, pidfd, pipe, procfile, regular, signalfd, table, timerfd, tun,
 };
+use crate::namespaces::mount::Covered;
 use crate::{Error, Result, Target, locks, sockets};
 use image::files::contents::{Contents, Extent, Store};
 use image::files::fifo::Fifo;
@@ -13,7 +14,7 @@ use image::files::fs::Fs;
 use image::files::pipe::Pipe;
 use image::files::table::Table;
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
-use image::ids::{BlobId, NsId, Pid, PipeId, SharedId};
+use image::ids::{BlobId, MountId, NsId, Pid, PipeId, SharedId};
 use image::threads::{Apart, Thread};
 use kernel::descriptor::{
     self, O_APPEND, O_ASYNC, O_DIRECT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDWR,
@@ -31,6 +32,7 @@ pub struct Opened {
     record: OpenFiles,
     /// The container's root directory, from before any process of it did chroot(2).
     root: Root,
+    covered: CoveredRoots,
     /// Those of mount namespaces inside it.
     roots: HashMap<NsId, Root>,
     fills: HashMap<BlobId, Fill>,
@@ -99,6 +101,7 @@ struct Maker<'a> {
     root: &'a Root,
     /// Of mount namespaces inside the container.
     roots: &'a HashMap<NsId, Root>,
+    covered: &'a CoveredRoots,
     stdio: &'a Stdio,
     terminals: Terminals,
     fills: Fills,
@@ -119,10 +122,12 @@ pub fn open(
 ) -> Result<Opened> {
     let root = Root::of(target.root_pid)?;
     let roots = target.inners.roots()?;
+    let covered = CoveredRoots::of(&target.covered)?;
     let mut maker = Maker {
         record: &record,
         root: &root,
         roots: &roots,
+        covered: &covered,
         stdio,
         terminals,
         fills: Fills::default(),
@@ -154,6 +159,7 @@ pub fn open(
         record,
         root,
         roots,
+        covered,
         fills,
         tables: BTreeMap::new(),
         waiting,
@@ -165,7 +171,7 @@ impl Maker<'_> {
         let record = self.record;
         for file in &record.deleted {
             let what = format!("{} (deleted)", file.path);
-            let fd = deleted::restore(file, self.root)?;
+            let fd = deleted::restore(file, self.covered.at(file.covered, self.root)?)?;
             self.object(file.id, fd, &file.contents, what, target)?;
         }
         for file in &record.memfds {
@@ -194,6 +200,7 @@ impl Maker<'_> {
     fn make(&mut self, file: &OpenFile, target: &mut Target) -> Result<OwnedFd> {
         let (flags, position) = (file.flags, file.position);
         let root = through(file.mounts, self.root, self.roots)?;
+        let root = self.covered.at(file.covered, root)?;
         match &file.file {
             File::Regular(regular) => regular::restore(regular, flags, position, root),
             File::Deleted(open) => self.deleted(open.inode, flags, target),
@@ -263,6 +270,37 @@ impl Maker<'_> {
             }
         };
         fifo::restore(flags, both)
+    }
+}
+
+/// The root directories of mounts over which others lie.
+#[derive(Debug)]
+pub(crate) struct CoveredRoots(HashMap<MountId, Root>);
+
+impl CoveredRoots {
+    /// Of mounts that were made.
+    pub fn of(covered: &Covered) -> Result<Self> {
+        let root = |(id, fd): (&MountId, &OwnedFd)| {
+            let fd = descriptor::duplicate(fd.as_fd())?;
+            Ok((*id, Root::from_fd(fd, format!("covered mount {}", id.0))))
+        };
+        Ok(CoveredRoots(
+            covered.iter().map(root).collect::<Result<_>>()?,
+        ))
+    }
+
+    /// That of one; `otherwise`, where none is named.
+    pub fn at<'a>(&'a self, mount: Option<MountId>, otherwise: &'a Root) -> Result<&'a Root> {
+        let Some(id) = mount else {
+            return Ok(otherwise);
+        };
+        self.0.get(&id).ok_or_else(|| {
+            Error::Refused(format!(
+                "the container has a file open on a mount ({}) over which another one lies, and that is not in the new \
+                 container; restore it natively (--engine native), where all mounts are made as they were",
+                id.0
+            ))
+        })
     }
 }
 
@@ -388,7 +426,7 @@ impl Opened {
 
     fn place_fs(&self, target: &mut Target, inside: Pid, fs: &Fs) -> Result<()> {
         let root = through(target.inners.mounts_of(inside), &self.root, &self.roots)?;
-        fs::restore(&mut target.task(inside)?, fs, root)
+        fs::restore(&mut target.task(inside)?, fs, root, &self.covered)
     }
 
     /// What is left to do when every process has its table and all contents are in place: seals, interest lists,

@@ -3,15 +3,16 @@
 use super::borrowed::Seen;
 use crate::Result;
 use crate::namespaces::is_own;
-use crate::namespaces::mount::beginning;
+use crate::namespaces::mount::{beginning, covered};
 use crate::namespaces::nested::Sights;
-use image::ids::NsId;
+use image::ids::{MountId, NsId};
 use image::path::Name;
 use kernel::namespaces::Kind;
 use kernel::open::Root;
 use kernel::proc::mountinfo::{self, Mount};
 use std::cell::Cell;
 use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt;
 
 /// One mount namespace.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct View {
     ids: HashSet<u32>,
     /// Which one it is; none: the container's.
     namespace: Option<NsId>,
+    /// A single mount of the container's, over which others lie.
+    covered: Option<MountId>,
     /// Who is in it, of one inside the container.
     members: HashSet<kernel::Pid>,
 }
@@ -51,13 +54,37 @@ impl View {
             ids: mounts.iter().map(|m| m.id).collect(),
             mounts,
             namespace: None,
+            covered: None,
             members: HashSet::new(),
         }
     }
 
     /// Whether a file was opened through one of its mounts.
     pub fn has_mount_of(&self, file: &Seen) -> bool {
-        self.ids.contains(&(file.fdinfo.mount as u32))
+        self.has(file.fdinfo.mount as u32)
+    }
+
+    fn has(&self, mount: u32) -> bool {
+        self.ids.contains(&mount)
+    }
+
+    /// Mounts of the container whose first process this is, over which others lie.
+    fn covered(first: kernel::Pid) -> Result<Vec<View>> {
+        let above = Name::from(beginning::path(first)?.as_path()).0;
+        let mut views = Vec::new();
+        for (place, id, root) in covered::roots(first)? {
+            let mut prefix = if above == b"/" {
+                Vec::new()
+            } else {
+                above.clone()
+            };
+            prefix.extend(place.as_os_str().as_bytes());
+            let mut view = View::new(root, prefix, Vec::new());
+            view.ids.insert(id.0);
+            view.covered = Some(id);
+            views.push(view);
+        }
+        Ok(views)
     }
 }
 
@@ -80,6 +107,11 @@ impl Views {
             view.members = members.clone();
             all.push(view);
         }
+        let covered = View::covered(first)?;
+        for id in covered.iter().filter_map(|view| view.covered) {
+            all[0].ids.remove(&id.0);
+        }
+        all.extend(covered);
         let at = Cell::new(0);
         Ok(Views { all, at })
     }
@@ -99,6 +131,22 @@ impl Views {
         {
             self.at.set(found);
         }
+    }
+
+    /// Looks as process `pid` does at a place that it has by this mount.
+    pub fn at_mount(&self, pid: kernel::Pid, mount: u32) {
+        self.as_process(pid);
+        let found = self
+            .all
+            .iter()
+            .position(|view| view.covered.is_some() && view.has(mount));
+        self.at.set(found.unwrap_or(self.at.get()));
+    }
+
+    /// The mount that it is of, over which others lie; none: it is of all that paths lead to.
+    pub fn covered(&self) -> Option<MountId> {
+        let view: &View = self;
+        view.covered
     }
 
     /// Which one that is now; none: the container's.

@@ -8,6 +8,7 @@ use super::rings;
 use super::segments;
 use super::shared::{self, Inodes};
 
+use crate::files::CoveredRoots;
 use crate::sink::too_few;
 use crate::{Error, Result, Target};
 use image::ids::{Pid, SharedId};
@@ -263,6 +264,7 @@ fn done(inside: Pid, asked: Vec<(&Area, Call)>, results: &[i64], huge: &[Key]) -
 fn open_all(target: &Target, inside: Pid, space: &Space) -> Result<Vec<(Key, OwnedFd)>> {
     let roots = [target.root_of(inside), target.root_pid];
     let [root, outer] = [Root::of(roots[0])?, Root::of(roots[1])?];
+    let covered = CoveredRoots::of(&target.covered)?;
     let mut opened: Vec<(Key, OwnedFd)> = Vec::new();
     let mut checked = Vec::new();
     let mut blocked = Vec::new();
@@ -281,12 +283,8 @@ fn open_all(target: &Target, inside: Pid, space: &Space) -> Result<Vec<(Key, Own
                 let shared_only = !space.areas.iter().any(|a| {
                     !a.shared && matches!(a.backing, Backing::File { file: f, .. } if f == place)
                 });
-                match mapped::open(
-                    if file.outer { &outer } else { &root },
-                    file,
-                    shared_only,
-                    writable,
-                ) {
+                let root = if file.outer { &outer } else { &root };
+                match mapped::open(covered.at(file.covered, root)?, file, shared_only, writable) {
                     Ok(fd) => fd,
                     // All at once, each file once.
                     Err(Error::Blocked(more)) => {

@@ -4,6 +4,7 @@
 
 use super::mapped::{self, Files, Sight};
 use super::shared::{DELETED, Inodes};
+use crate::files::CoveredRoots;
 use crate::{Error, Result, SourceProcess, Target, TargetProcess, credentials};
 use image::ids::Pid;
 use image::memory::{Executable, Space};
@@ -89,7 +90,9 @@ fn open(target: &mut Target, inside: Pid, space: &Space, exe: Executable) -> Res
                 true => target.root_pid,
                 false => target.root_of(inside),
             };
-            mapped::open(&Root::of(root)?, file, false, false)
+            let covered = CoveredRoots::of(&target.covered)?;
+            let root = Root::of(root)?;
+            mapped::open(covered.at(file.covered, &root)?, file, false, false)
         }
         Executable::Shared { id } => {
             let held = target.objects.get_mut(&id).ok_or_else(|| {

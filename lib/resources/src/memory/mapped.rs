@@ -3,8 +3,9 @@
 use super::segments;
 use super::shared::DELETED;
 use crate::namespaces::is_own;
-use crate::namespaces::mount::beginning;
+use crate::namespaces::mount::{beginning, covered};
 use crate::{Blocker, Error, Result};
+use image::ids::MountId;
 use image::memory::File;
 use image::path::Name;
 use kernel::Pid;
@@ -13,6 +14,8 @@ use kernel::namespaces::Kind;
 use kernel::open::Root;
 use kernel::proc::{Proc, maps};
 use nix::sys::stat::{FileStat, SFlag, fstat, lstat, stat};
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -49,6 +52,18 @@ pub(super) struct Sight {
     top: PathBuf,
     /// Of a process in a mount namespace inside the container: what it may have mapped before it came there.
     outer: Option<Root>,
+    /// The container's first process.
+    first: Pid,
+    /// Mounts over which others lie, once something was not found: where, which one, its root directory.
+    covered: OnceCell<Vec<(PathBuf, MountId, Root)>>,
+}
+
+/// How a file is reached.
+struct Way<'a> {
+    root: &'a Root,
+    path: PathBuf,
+    outer: bool,
+    covered: Option<MountId>,
 }
 
 impl Sight {
@@ -59,6 +74,8 @@ impl Sight {
             own_ipc: is_own(pid, Kind::Ipc)?,
             top: beginning::path(pid)?,
             outer: None,
+            first: pid,
+            covered: OnceCell::new(),
         })
     }
 
@@ -67,20 +84,46 @@ impl Sight {
         let mut sight = Sight::of(roots.own)?;
         if roots.own != roots.container {
             sight.outer = Some(beginning::root(roots.container)?);
+            sight.first = roots.container;
         }
         Ok(sight)
     }
 
-    /// Where the path leads to this very file: in its own mounts, or in the container's.
-    fn finds(&self, path: &Path, stat: &FileStat) -> Option<(&Root, bool)> {
+    /// Where the path leads to this very file: in its own mounts, in the container's, or beneath another mount.
+    fn finds(&self, path: &Path, stat: &FileStat) -> Option<Way<'_>> {
+        let is = |root: &Root, path: &Path| {
+            let found = root.stat(path);
+            found.is_ok_and(|found| (found.device, found.inode) == (stat.st_dev, stat.st_ino))
+        };
         let roots = [
             Some((&self.root, false)),
             self.outer.as_ref().map(|root| (root, true)),
         ];
-        roots.into_iter().flatten().find(|(root, _)| {
-            let found = root.stat(path);
-            found.is_ok_and(|found| (found.device, found.inode) == (stat.st_dev, stat.st_ino))
+        if let Some((root, outer)) = roots.into_iter().flatten().find(|(root, _)| is(root, path)) {
+            let path = path.to_path_buf();
+            return Some(Way {
+                root,
+                path,
+                outer,
+                covered: None,
+            });
+        }
+        self.covered().iter().find_map(|(place, id, root)| {
+            let path = Path::new("/").join(path.strip_prefix(place).ok()?);
+            let covered = Some(*id);
+            is(root, &path).then_some(Way {
+                root,
+                path,
+                outer: false,
+                covered,
+            })
         })
+    }
+
+    /// None, where they cannot be reached.
+    fn covered(&self) -> &[(PathBuf, MountId, Root)] {
+        self.covered
+            .get_or_init(|| covered::roots(self.first).unwrap_or_default())
     }
 
     /// A path of the kernel's as that process would say it.
@@ -193,6 +236,8 @@ pub(super) fn writable(pid: Pid, area: &maps::Area) -> Result<bool> {
 pub(super) struct Files {
     /// As the record has them.
     pub list: Vec<File>,
+    /// Their places in it, by device, inode and name.
+    known: HashMap<(u64, u64, Name), u32>,
 }
 
 /// How much of a file is read in search of its build id.
@@ -201,25 +246,30 @@ const HEAD: usize = 4096;
 impl Files {
     /// The place of a file in the list.
     pub fn place(&mut self, path: PathBuf, stat: &FileStat, sight: &Sight) -> Result<u32> {
-        let key = (stat.st_dev, stat.st_ino);
-        let known = self
-            .list
-            .iter()
-            .position(|file| (file.device, file.inode) == key && file.path.as_path() == path);
-        if let Some(known) = known {
-            return Ok(known as u32);
+        let key = (stat.st_dev, stat.st_ino, Name::from(path.as_path()));
+        if let Some(known) = self.known.get(&key) {
+            return Ok(*known);
         }
-        let (root, outer) = sight.finds(&path, stat).unwrap_or((&sight.root, false));
-        let fd = root.open(&path, libc::O_RDONLY | libc::O_NONBLOCK)?;
+        let way = sight.finds(&path, stat).unwrap_or(Way {
+            root: &sight.root,
+            path,
+            outer: false,
+            covered: None,
+        });
+        let fd = way
+            .root
+            .open(&way.path, libc::O_RDONLY | libc::O_NONBLOCK)?;
+        self.known.insert(key, self.list.len() as u32);
         self.list.push(File {
-            path: Name::from(path.as_path()),
+            path: Name::from(way.path.as_path()),
             device: stat.st_dev,
             inode: stat.st_ino,
             size: stat.st_size as u64,
             mtime: stat.st_mtime,
             mtime_ns: stat.st_mtime_nsec as u32,
             build_id: build_id(&fd.into()).into(),
-            outer,
+            outer: way.outer,
+            covered: way.covered,
         });
         Ok(self.list.len() as u32 - 1)
     }

@@ -16,7 +16,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 mod attach;
+mod base;
 pub(crate) mod beginning;
+pub(crate) mod covered;
 mod engine;
 pub mod inner;
 mod order;
@@ -24,9 +26,12 @@ mod propagation;
 mod settle;
 
 use attach::Top;
+use covered::{covered, in_order};
 use propagation::Groups;
 
-pub use attach::{Base, MERGED, UPPER, WORK, restore};
+pub use attach::restore;
+pub use base::{Base, MERGED, UPPER, WORK};
+pub use covered::{Covered, copies};
 pub use settle::settle;
 
 /// Where native containers keep a root file system that came with the image.
@@ -88,6 +93,7 @@ pub fn dump(
         engine: engine::Mounts::new(configuration, &engine::read),
         brought: BTreeMap::new(),
         trees: 0,
+        covered: true,
     };
     Ok(sort(root, mounts, &mut sorter))
 }
@@ -103,23 +109,27 @@ struct Sorter<'a> {
     brought: BTreeMap<String, Vec<(MountId, PathBuf)>>,
     /// How many trees of tmpfs there are so far.
     trees: u32,
+    /// Covered mounts are taken, too.
+    covered: bool,
 }
 
 /// Sorts the mounts of process `root` by where they come from, seen against those of the host.
 fn sort(root: Pid, container: Vec<mountinfo::Mount>, sorter: &mut Sorter) -> Found {
     let mut blockers = Vec::new();
     let groups = Groups::of(&container, sorter.host);
-    let ordered = parents_first(container);
+    let ordered = in_order(container);
     let covered = covered(&ordered);
+    let mut lost = BTreeSet::new();
     let mut rootfs = None;
     let mut sorted: Vec<Mount> = Vec::new();
     for mut mount in ordered {
         let here = path(&mount.mountpoint).to_path_buf();
-        let of_host = sorter.host.iter().any(|h| {
-            h.device == mount.device && h.root == mount.root && h.mountpoint == mount.mountpoint
-        });
-        if covered.contains(&mount.id) && !of_host {
-            continue; // nobody reaches it
+        let of_host = covered::of_host(&mount, sorter.host);
+        let is_covered = covered.contains(&mount.id) && !of_host;
+        let goes = sorter.covered && covered::travels(&mount, sorter.host);
+        if is_covered && (!goes || lost.contains(&mount.parent) || mount.mountpoint == b"/") {
+            lost.insert(mount.id);
+            continue;
         }
         let mut block = |what: String, remedy: &str| {
             blockers.push(Blocker {
@@ -154,7 +164,18 @@ fn sort(root: Pid, container: Vec<mountinfo::Mount>, sorter: &mut Sorter) -> Fou
             // Under a root of its own nothing is the host's of itself: it was bound there.
             let of_host = of_host && rootfs == Some(Rootfs::Host);
             match sorter.origin(&mut mount, of_host) {
+                // It could be made only when the file trees are there: too late to be covered.
+                Ok(Origin::Again { .. } | Origin::Overlay {})
+                    if is_covered && mount.root != b"/" =>
+                {
+                    lost.insert(mount.id);
+                    continue;
+                }
                 Ok(origin) => origin,
+                Err(_) if is_covered => {
+                    lost.insert(mount.id);
+                    continue;
+                }
                 Err(what) => {
                     block(
                         what,
@@ -169,7 +190,10 @@ fn sort(root: Pid, container: Vec<mountinfo::Mount>, sorter: &mut Sorter) -> Fou
             let at = sorter.brought.entry(mount.device.clone()).or_default();
             at.push((MountId(mount.id), shown.1));
         }
-        sorted.push(record(mount, origin, &groups));
+        sorted.push(Mount {
+            covered: is_covered,
+            ..record(mount, origin, &groups)
+        });
     }
     if rootfs.is_none() {
         blockers.push(Blocker {
@@ -199,60 +223,6 @@ fn path(name: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(name))
 }
 
-/// mountinfo is in the order of ids, which is not always that of making.
-fn parents_first(mounts: Vec<mountinfo::Mount>) -> Vec<mountinfo::Mount> {
-    let ids: BTreeSet<u32> = mounts.iter().map(|m| m.id).collect();
-    let mut placed = BTreeSet::new();
-    let mut ordered = Vec::with_capacity(mounts.len());
-    let mut waiting = mounts;
-    while !waiting.is_empty() {
-        let before = waiting.len();
-        let (ready, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|m| {
-            !ids.contains(&m.parent) || placed.contains(&m.parent) || m.id == m.parent
-        });
-        placed.extend(ready.iter().map(|m| m.id));
-        ordered.extend(ready);
-        waiting = later;
-        if waiting.len() == before {
-            ordered.append(&mut waiting); // a circle: no kernel says so
-        }
-    }
-    ordered
-}
-
-/// Mounts that nobody reaches: those over whose root, or over the way to which, another one is mounted, and what is mounted
-/// in them but for that.
-fn covered(mounts: &[mountinfo::Mount]) -> BTreeSet<u32> {
-    let place: BTreeMap<u32, &[u8]> = mounts.iter().map(|m| (m.id, &m.mountpoint[..])).collect();
-    let covers =
-        |m: &mountinfo::Mount| m.id != m.parent && place.get(&m.parent) == Some(&&m.mountpoint[..]);
-    let mut covered: BTreeSet<u32> = mounts
-        .iter()
-        .filter(|m| covers(m))
-        .map(|m| m.parent)
-        .collect();
-    let on_the_way = |m: &mountinfo::Mount, other: &mountinfo::Mount| {
-        let (here, there) = (path(&m.mountpoint), path(&other.mountpoint));
-        other.parent == m.parent && other.id != m.parent && here != there && here.starts_with(there)
-    };
-    // Parents come first. What lies on top of another is hidden where that would be without it.
-    let mut hidden = BTreeSet::new();
-    for mount in mounts.iter().filter(|m| m.id != m.parent) {
-        let is_hidden = match covers(mount) {
-            true => hidden.contains(&mount.parent),
-            false => {
-                covered.contains(&mount.parent)
-                    || mounts.iter().any(|other| on_the_way(mount, other))
-            }
-        };
-        if is_hidden {
-            hidden.insert(mount.id);
-            covered.insert(mount.id);
-        }
-    }
-    covered
-}
-
 /// Without the slash at the end that joining nothing leaves.
 fn join(path: &Path, below: &Path) -> PathBuf {
     if below.as_os_str().is_empty() {
@@ -276,7 +246,8 @@ pub(crate) fn on_host(mount: &mountinfo::Mount, host: &[mountinfo::Mount]) -> Op
 /// In words: the mounts of a record that a process has nothing like, for it was not the engine that made them.
 pub fn missing(pid: Pid, record: &Mounts) -> Result<Option<String>> {
     let there = mountinfo::of_namespace(pid)?;
-    let here = |one: &&Mount| !there.iter().any(|m| m.mountpoint == one.mountpoint.0);
+    let here =
+        |one: &&Mount| one.covered || !there.iter().any(|m| m.mountpoint == one.mountpoint.0);
     let missing: Vec<String> = record
         .mounts
         .iter()
@@ -427,6 +398,7 @@ fn record(mount: mountinfo::Mount, origin: Origin, groups: &Groups) -> Mount {
         propagation,
         peers,
         master,
+        covered: false,
         origin,
     }
 }

@@ -1,7 +1,7 @@
 //! Where the trees of an image go in a vessel, and what of it must be left alone there.
 
-use super::{overlay, top, trees};
-use crate::namespaces::mount;
+use super::{Placed, overlay, top, trees};
+use crate::namespaces::mount::{self, Covered};
 use crate::{Error, Result};
 use image::container::Container;
 use image::namespaces::mount::Origin;
@@ -12,7 +12,7 @@ use nix::sys::stat::fstat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -121,10 +121,18 @@ impl Guard {
 }
 
 /// The places of all trees of a container in the vessel whose first process this is.
-pub(super) fn places(pid: Pid, container: &Container, policy: &Policy) -> Result<Vec<Place>> {
+pub(super) fn places(
+    pid: Pid,
+    container: &Container,
+    policy: &Policy,
+    covered: &Covered,
+) -> Result<Vec<Place>> {
     let mounts = mountinfo::of_namespace(pid)?;
     let trees = trees(container).into_iter();
-    let place = |(tree, place): (Tree, PathBuf)| {
+    let place = |(tree, place, beneath): Placed| {
+        if let Some(id) = beneath {
+            return of_covered(tree, covered.get(&id), &mounts);
+        }
         let (how, top) = match tree {
             Tree::Root => root(pid, container)?,
             Tree::Changes => changes(pid, policy)?,
@@ -138,6 +146,31 @@ pub(super) fn places(pid: Pid, container: &Container, policy: &Policy) -> Result
         })
     };
     trees.map(place).collect()
+}
+
+/// For a tree over which other mounts lie. Where an engine has made the mounts there is no such place.
+fn of_covered(tree: Tree, top: Option<&OwnedFd>, mounts: &[Mount]) -> Result<Place> {
+    let Some(top) = top else {
+        return Ok(Place {
+            tree,
+            top: None,
+            how: How::Nowhere,
+            guard: Guard::default(),
+        });
+    };
+    let id = kernel::descriptor::mount(top.as_fd())?;
+    let here = mounts.iter().find(|mount| mount.id == id);
+    let in_it = mounts
+        .iter()
+        .filter(|mount| mount.parent == id && mount.id != id);
+    let in_it: Vec<Mount> = in_it.cloned().collect();
+    let place = here.map_or(b"/".to_vec(), |mount| mount.mountpoint.clone());
+    Ok(Place {
+        tree,
+        top: Some(kernel::descriptor::duplicate(top.as_fd())?),
+        how: How::Replaces,
+        guard: Guard::of(&in_it, Path::new(OsStr::from_bytes(&place))),
+    })
 }
 
 /// A root file system that travels goes only into a directory that was made for it; where the user has named another

@@ -5,6 +5,7 @@ use super::overlay::OPAQUE;
 use super::places::{How, Place, Policy, nowhere, places};
 use super::walk::names;
 use super::{clear, dress, failed, link};
+use crate::namespaces::mount::Covered;
 use crate::sink::Sink;
 use crate::{Error, Result};
 use image::container::Container;
@@ -52,8 +53,13 @@ struct Open {
 
 impl Pour {
     /// For the vessel whose first process this is.
-    pub fn new(pid: Pid, container: &Container, policy: &Policy) -> Result<Self> {
-        Ok(Pour::of(places(pid, container, policy)?))
+    pub fn new(
+        pid: Pid,
+        container: &Container,
+        policy: &Policy,
+        covered: &Covered,
+    ) -> Result<Self> {
+        Ok(Pour::of(places(pid, container, policy, covered)?))
     }
 
     /// For the layers of an image alone, into a directory of the host's that nothing is mounted over yet.

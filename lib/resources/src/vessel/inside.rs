@@ -4,6 +4,7 @@
 use super::cgroup;
 use super::plan::Plan;
 use super::stdio;
+use crate::namespaces::mount::Covered;
 use crate::namespaces::{ipc, mount, uts};
 use crate::{Error, Result};
 use kernel::namespaces::{Kind, keep_only, leave};
@@ -14,13 +15,16 @@ use nix::unistd::Pid;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Longest message between the vessel and its maker, bytes.
-pub(super) const MESSAGE: usize = 8192;
+pub(super) const MESSAGE: usize = 65536;
+
+/// A mount over which others lie, by its number in the record, and the descriptor that the new process holds it by.
+pub(super) type Held = (u32, i32);
 
 /// What the new process has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Word {
-    /// All is set up; with remarks for the user.
-    Ready(Vec<String>),
+    /// All is set up; with remarks for the user, and mounts that no path leads to.
+    Ready(Vec<String>, Vec<Held>),
     /// It is not, and why; whether it is the image that asks for what cannot be.
     Failed(String),
 }
@@ -28,7 +32,10 @@ pub(super) enum Word {
 impl Word {
     fn to_bytes(&self) -> Vec<u8> {
         let text = match self {
-            Word::Ready(remarks) => format!("+{}", remarks.join("\n")),
+            Word::Ready(remarks, held) => {
+                let held = held.iter().map(|(id, fd)| format!("{id}={fd} "));
+                format!("+{}\n{}", held.collect::<String>(), remarks.join("\n"))
+            }
             Word::Failed(why) => format!("-{why}"),
         };
         let mut bytes = text.into_bytes();
@@ -39,7 +46,17 @@ impl Word {
     pub(super) fn of(bytes: &[u8]) -> Word {
         let text = String::from_utf8_lossy(bytes.get(1..).unwrap_or_default());
         match bytes.first() {
-            Some(b'+') => Word::Ready(text.lines().map(String::from).collect()),
+            Some(b'+') => {
+                let (held, remarks) = text.split_once('\n').unwrap_or((&text, ""));
+                let pair = |word: &str| {
+                    let (id, fd) = word.split_once('=')?;
+                    Some((id.parse().ok()?, fd.parse().ok()?))
+                };
+                Word::Ready(
+                    remarks.lines().map(String::from).collect(),
+                    held.split(' ').filter_map(pair).collect(),
+                )
+            }
             Some(_) => Word::Failed(text.into_owned()),
             None => {
                 Word::Failed("the vessel's first process died while it was being set up".into())
@@ -53,8 +70,12 @@ pub(super) fn live(plan: &Plan, socket: OwnedFd) -> ! {
     let Ok(socket) = keep_only(socket) else {
         leave(1)
     };
-    let word = match set_up(plan) {
-        Ok(remarks) => Word::Ready(remarks),
+    let mut covered = Covered::new();
+    let word = match set_up(plan, &mut covered) {
+        Ok(remarks) => {
+            let held = covered.iter().map(|(id, fd)| (id.0, fd.as_raw_fd()));
+            Word::Ready(remarks, held.collect())
+        }
         Err(e) => Word::Failed(e.to_string()),
     };
     let said = send(socket.as_raw_fd(), &word.to_bytes(), MsgFlags::MSG_NOSIGNAL);
@@ -66,7 +87,7 @@ pub(super) fn live(plan: &Plan, socket: OwnedFd) -> ! {
     if !told(&socket) {
         leave(1);
     }
-    drop(socket);
+    drop((socket, covered));
     init(plan.root)
 }
 
@@ -81,7 +102,7 @@ fn told(socket: &OwnedFd) -> bool {
     }
 }
 
-fn set_up(plan: &Plan) -> Result<Vec<String>> {
+fn set_up(plan: &Plan, covered: &mut Covered) -> Result<Vec<String>> {
     if plan.init {
         // Nothing of the terminal `restore` was called from, and no signal but by way of `init`.
         nix::unistd::setsid().map_err(|e| kernel::Error::errno("setsid", e as i32))?;
@@ -101,7 +122,7 @@ fn set_up(plan: &Plan) -> Result<Vec<String>> {
             .map_err(|e| kernel::Error::errno("make a cgroup namespace", e as i32))?;
     }
     if plan.layers.is_none() {
-        remarks.extend(mounts(plan)?);
+        remarks.extend(mounts(plan, covered)?);
     }
     nix::unistd::chdir("/").map_err(|e| kernel::Error::errno("chdir /", e as i32))?;
     if plan.init {
@@ -110,12 +131,15 @@ fn set_up(plan: &Plan) -> Result<Vec<String>> {
     Ok(remarks)
 }
 
-/// Makes the mounts in the calling thread's mount namespace, a copy of the host's; with a remark for the user.
-pub(super) fn mounts(plan: &Plan) -> Result<Option<String>> {
+/// Makes the mounts in the calling thread's mount namespace, a copy of the host's; with a remark for the user. `covered` get
+/// those over which others come to lie.
+pub(super) fn mounts(plan: &Plan, covered: &mut Covered) -> Result<Option<String>> {
     if plan.mounts.is_none() {
         return Ok(None);
     }
-    let missing = mount::restore(plan.mounts.as_ref(), &plan.base, &plan.groups)?;
+    let made = mount::restore(plan.mounts.as_ref(), &plan.base, &plan.groups)?;
+    *covered = made.covered;
+    let missing = made.missing;
     Ok((!missing.is_empty()).then(|| {
         format!(
             "not mounted on this host, as they were on the source: {}",
@@ -161,10 +185,10 @@ fn reap(root: Pid) -> Option<i32> {
     }
 }
 
-impl From<Word> for Result<Vec<String>> {
+impl From<Word> for Result<(Vec<String>, Vec<Held>)> {
     fn from(word: Word) -> Self {
         match word {
-            Word::Ready(remarks) => Ok(remarks),
+            Word::Ready(remarks, held) => Ok((remarks, held)),
             Word::Failed(why) => Err(Error::Refused(why)),
         }
     }
@@ -177,8 +201,8 @@ mod tests {
     #[test]
     fn words_are_heard_as_they_were_said() {
         for word in [
-            Word::Ready(vec![]),
-            Word::Ready(vec!["one".into(), "two".into()]),
+            Word::Ready(vec![], vec![]),
+            Word::Ready(vec!["one".into(), "two".into()], vec![(3, 4), (56, 7)]),
             Word::Failed("no".into()),
         ] {
             assert_eq!(Word::of(&word.to_bytes()), word);

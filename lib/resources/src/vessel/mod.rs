@@ -2,6 +2,7 @@
 //! one pouring: these tools themselves ([`native`]), or an engine.
 
 use crate::Result;
+use crate::namespaces::mount::Covered;
 use crate::rootfs::Policy;
 use crate::sockets::tcp::Quiet;
 use image::container::Engine;
@@ -83,6 +84,12 @@ pub trait Vessel: Debug {
     /// What of the image's file trees is not to be poured here.
     fn policy(&self) -> Policy {
         Policy::default()
+    }
+
+    /// Mounts over which others lie.
+    fn covered(&self) -> &Covered {
+        static NONE: Covered = Covered::new();
+        &NONE
     }
 
     /// Once the file trees are poured: read-only mounts become so.

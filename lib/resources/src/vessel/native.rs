@@ -7,13 +7,14 @@ use super::plan::{Link, Plan, plan};
 use super::registry::{self, Entry, NETNS, Process};
 use super::written::Changed;
 use super::{Vessel, bridge, cgroup, inside, pair, random_id, reap};
-use crate::namespaces::mount::{self, Base};
+use crate::namespaces::mount::{self, Base, Covered};
 use crate::namespaces::network;
 use crate::namespaces::time::{self, Clocks};
 use crate::sockets::tcp::{self, Quiet};
 use crate::{Error, Result};
 use image::cgroups::Limits;
 use image::container::{Container, Engine};
+use image::ids::MountId;
 use image::sockets::tcp::Connections;
 use kernel::arch::Registers;
 use kernel::namespaces::{Birth, Forked, Kind, fork};
@@ -79,6 +80,9 @@ pub struct Native {
     changed: Vec<(IpAddr, IpAddr)>,
     quiet: Option<Quiet>,
     warnings: Vec<String>,
+    /// Mounts over which others lie, and those that the process holds, until it is stopped.
+    covered: Covered,
+    held: Vec<inside::Held>,
     released: bool,
 }
 
@@ -226,6 +230,8 @@ impl Making {
             changed: Vec::new(),
             quiet: None,
             warnings: std::mem::take(&mut self.warnings),
+            covered: Covered::new(),
+            held: Vec::new(),
             released: false,
         };
         if let (Some(entry), Some(keeper)) = (&mut vessel.entry, &vessel.keeper) {
@@ -293,9 +299,10 @@ impl Native {
                 heard => break heard.unwrap_or(0),
             }
         };
-        let remarks: Result<Vec<String>> =
-            inside::Word::of(bytes.get(..len).unwrap_or_default()).into();
-        self.warnings.extend(remarks?);
+        let word = inside::Word::of(bytes.get(..len).unwrap_or_default());
+        let (remarks, held) = Result::from(word)?;
+        self.warnings.extend(remarks);
+        self.held = held;
         connected
     }
 
@@ -332,6 +339,9 @@ impl Native {
             Event::Stop(stopped) => stopped,
             _ => return Err(kernel::Error::Gone { pid: self.pid }.into()),
         };
+        for (id, number) in std::mem::take(&mut self.held) {
+            self.covered.insert(MountId(id), self.pidfd.borrow(number)?);
+        }
         self.registers = Some(stopped.registers()?);
         self.first = Some(stopped);
         Ok(())
@@ -391,16 +401,24 @@ impl Vessel for Native {
             return Ok(()); // the process itself has made them
         }
         let plan = &self.plan;
+        let covered = &mut self.covered;
         let remark = kernel::within(self.pid, &[kernel::Namespace::Mount], || {
-            inside::mounts(plan)
+            inside::mounts(plan, covered)
         });
         self.warnings.extend(remark??);
         Ok(())
     }
 
+    fn covered(&self) -> &Covered {
+        &self.covered
+    }
+
     fn settle(&self) -> Result<()> {
         match &self.plan.mounts {
-            Some(mounts) => mount::settle(self.pid, mounts, self.plan.base != Base::Host),
+            Some(mounts) => {
+                let own = self.plan.base != Base::Host;
+                mount::settle(self.pid, mounts, own, &self.covered)
+            }
             None => Ok(()),
         }
     }

@@ -336,6 +336,7 @@ fn new(mountpoint: &str, fstype: &str, origin: Origin, super_options: &[&str]) -
         propagation: Propagation::Private,
         peers: None,
         master: None,
+        covered: false,
         origin,
     }
 }

@@ -123,6 +123,7 @@ pub fn give_with(
         processes: BTreeMap::new(),
         files: taken.others,
         root_pid: host.pid(),
+        covered: Default::default(),
         addresses: addresses.to_vec(),
         connections,
         objects: Default::default(),

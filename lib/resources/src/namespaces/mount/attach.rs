@@ -1,111 +1,30 @@
 //! Making the mounts: run by the vessel's first process, in a copy of the host's mount namespace.
 
+use super::base::{Base, enter};
 use super::{order, *};
 use kernel::beneath::{self, Way};
 use nix::fcntl::OFlag;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC};
-use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
-
-/// What becomes the root directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Base {
-    /// The host's root stays.
-    Host,
-    /// A directory, as it is.
-    Directory(PathBuf),
-    /// A file system in memory, made over a directory that nothing is bound from.
-    Tmpfs(Box<Mount>, PathBuf),
-    /// An overlay, so that the directory below it is never changed and many containers can share it.
-    Overlay {
-        /// The directory below.
-        lower: PathBuf,
-        /// The container's own, with [`UPPER`], [`WORK`] and [`MERGED`] in it.
-        kept: PathBuf,
-    },
-}
-
-/// What the container has changed, in its own directory.
-pub const UPPER: &str = "changes";
-/// Where overlayfs prepares changes.
-pub const WORK: &str = "work";
-/// Where its root is mounted before it becomes one.
-pub const MERGED: &str = "merged";
-
-impl Base {
-    /// The directory that becomes the root, mounted; none: the host's root stays.
-    fn mount(&self) -> Result<Option<PathBuf>> {
-        match self {
-            Base::Host => Ok(None),
-            Base::Tmpfs(root, place) => {
-                let (kind, data) = (Some("tmpfs"), options(root));
-                let flags = flags(&root.options) - MsFlags::MS_RDONLY;
-                call("mount a root file system in memory", || {
-                    mount(kind, place, kind, flags, Some(&*data))
-                })?;
-                Ok(Some(place.clone()))
-            }
-            Base::Directory(directory) => {
-                bind(directory, directory)?;
-                Ok(Some(directory.clone()))
-            }
-            Base::Overlay { lower, kept } => {
-                let merged = kept.join(MERGED);
-                dress_as(lower, &kept.join(UPPER))?;
-                let mut data = OsString::from("lowerdir=");
-                data.push(escaped(lower));
-                for (name, at) in [(",upperdir=", UPPER), (",workdir=", WORK)] {
-                    data.push(name);
-                    data.push(escaped(&kept.join(at)));
-                }
-                let kind = Some("overlay");
-                mount(kind, &merged, kind, MsFlags::empty(), Some(&*data)).map_err(|e| {
-                    Error::Refused(format!(
-                        "no overlay can be made in {} over the root file system {}: {}; {KEPT} has to be on a file \
-                         system that overlayfs(5) can write to (ext4, xfs, btrfs, tmpfs): mount one there",
-                        kept.display(),
-                        lower.display(),
-                        e.desc()
-                    ))
-                })?;
-                Ok(Some(merged))
-            }
-        }
-    }
-}
-
-/// The root directory of an overlay looks as the one above does: which is to look as the one below.
-fn dress_as(lower: &Path, upper: &Path) -> Result<()> {
-    let fail = |e: std::io::Error| kernel::Error::io(format!("dress {}", upper.display()), &e);
-    let looks = std::fs::metadata(lower).map_err(fail)?;
-    std::os::unix::fs::chown(upper, Some(looks.uid()), Some(looks.gid())).map_err(fail)?;
-    std::fs::set_permissions(upper, looks.permissions()).map_err(fail)?;
-    Ok(())
-}
-
-/// A path as an option of overlayfs, where commas and colons part one from the next.
-fn escaped(path: &Path) -> OsString {
-    let mut bytes = Vec::new();
-    for byte in path.as_os_str().as_bytes() {
-        if b",:\\".contains(byte) {
-            bytes.push(b'\\');
-        }
-        bytes.push(*byte);
-    }
-    OsString::from_vec(bytes)
-}
 
 /// Makes the mounts in the calling process's mount namespace, which is a fresh copy of the host's. `groups` are the
 /// container's own cgroups, by their paths on the host. Gives what was wanted and is not there on this host.
 ///
 /// Mounts that show what only the file trees bring, and read-only, come later ([`settle`]).
-pub fn restore(record: Option<&Mounts>, base: &Base, groups: &[PathBuf]) -> Result<Vec<String>> {
+pub fn restore(record: Option<&Mounts>, base: &Base, groups: &[PathBuf]) -> Result<Made> {
     build(record, base, groups, None)
+}
+
+/// What has become of the mounts.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// What was wanted and is not there on this host.
+    pub missing: Vec<String>,
+    /// Those over which others lie.
+    pub covered: Covered,
 }
 
 /// What is known already where no `/proc` speaks of us: in a mount namespace inside the container.
@@ -123,7 +42,7 @@ pub(super) fn build(
     base: &Base,
     groups: &[PathBuf],
     known: Option<Known>,
-) -> Result<Vec<String>> {
+) -> Result<Made> {
     // Nothing that is done here shows on the host. What took from the host takes again, as binds of what does.
     let takes = record.is_some_and(|record| record.mounts.iter().any(takes_from_host));
     let change = match takes {
@@ -163,6 +82,9 @@ pub(super) fn build(
         let covered = top.own && left_out.iter().any(above);
         if covered || !make_one(&top, one, record, &present, groups)? {
             left_out.push(one);
+        } else if one.covered {
+            top.covered
+                .insert(one.id, top.path(one.mountpoint.as_path())?);
         }
     }
     if let Some(directory) = directory {
@@ -172,7 +94,10 @@ pub(super) fn build(
         .iter()
         .filter(|one| one.fstype != "nsfs")
         .map(|one| format!("{} ({})", one.mountpoint, one.fstype));
-    Ok(said.collect())
+    Ok(Made {
+        missing: said.collect(),
+        covered: top.covered,
+    })
 }
 
 fn takes_from_host(one: &Mount) -> bool {
@@ -190,6 +115,8 @@ pub(super) struct Top {
     made: BTreeMap<MountId, OwnedFd>,
     /// What is bound, opened before anything was mounted over it.
     sources: BTreeMap<MountId, OwnedFd>,
+    /// Mounts over which others lie.
+    covered: Covered,
     /// In a mount namespace inside the container, where no path of `/proc` speaks of us.
     inner: bool,
 }
@@ -208,6 +135,7 @@ impl Top {
             mounts: record.mounts.iter().map(of_own).collect(),
             made: BTreeMap::new(),
             sources: BTreeMap::new(),
+            covered: Covered::new(),
             inner: false,
         })
     }
@@ -229,6 +157,20 @@ impl Top {
         let around = self.mounts.iter().filter(|(at, _)| above.starts_with(at));
         let nearest = around.max_by_key(|(at, _)| at.components().count());
         self.own || nearest.is_some_and(|(_, own)| *own)
+    }
+
+    /// The root directory of a mount, or the file that it shows.
+    pub(super) fn of(&self, one: &Mount) -> kernel::Result<OwnedFd> {
+        match self.covered.get(&one.id) {
+            Some(fd) => kernel::descriptor::duplicate(fd.as_fd()),
+            None => self.path(one.mountpoint.as_path()),
+        }
+    }
+
+    /// The same with those over which others lie.
+    pub(super) fn with(mut self, covered: &Covered) -> Result<Self> {
+        self.covered.extend(copies(covered)?);
+        Ok(self)
     }
 
     pub(super) fn path(&self, path: &Path) -> kernel::Result<OwnedFd> {
@@ -287,6 +229,13 @@ fn again(top: &Top, one: &Mount, of: MountId, record: &Mounts) -> Result<bool> {
     let of = of.ok_or_else(|| refused(one, "it shows a mount that is not there"))?;
     let below = one.root.as_path().strip_prefix(of.root.as_path());
     let below = below.map_err(|_| refused(one, "it shows a place outside its mount"))?;
+    if let Some(fd) = top.covered.get(&of.id) {
+        let place = beneath::open(fd.as_fd(), below, Way::InRoot, OFlag::O_PATH, 0);
+        return match below.as_os_str().is_empty() {
+            true => attach(top, one, Source::Opened(fd)),
+            false => attach(top, one, Source::Opened(&place?)),
+        };
+    }
     let mut from = join(of.mountpoint.as_path(), below);
     // The console of a container whose terminal was its engine's: like its standard streams, it leads nowhere now.
     let missing = |path: &Path| top.path(path).is_err_and(|e| e.raw() == Some(ENOENT));
@@ -463,20 +412,9 @@ fn make(top: &Top, place: &Path, is_dir: bool) -> Result<()> {
     Ok(())
 }
 
-fn bind(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn bind(from: &Path, to: &Path) -> Result<()> {
     call(&format!("bind {}", from.display()), || {
         mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-    })
-}
-
-/// Makes a directory, already a mount, the root of the calling process's mount namespace.
-fn enter(root: &Path) -> Result<()> {
-    call("enter the root file system", || {
-        nix::unistd::chdir(root)?;
-        // The old root comes to lie over the new one, and is taken off (pivot_root(2), the last example).
-        nix::unistd::pivot_root(".", ".")?;
-        umount2(".", MntFlags::MNT_DETACH)?;
-        nix::unistd::chdir("/")
     })
 }
 
@@ -485,7 +423,7 @@ pub(super) fn is_new(one: &Mount) -> bool {
     matches!(one.origin, Origin::Fresh | Origin::Tmpfs { .. })
 }
 
-fn call(what: &str, call: impl FnOnce() -> nix::Result<()>) -> Result<()> {
+pub(super) fn call(what: &str, call: impl FnOnce() -> nix::Result<()>) -> Result<()> {
     call().map_err(|errno| kernel::Error::errno(what, errno as i32).into())
 }
 
@@ -497,7 +435,7 @@ fn refused(one: &Mount, why: &str) -> Error {
 }
 
 /// The flags of mount(2) for the options of a mount; those unknown are none of a mount's.
-fn flags(options: &[String]) -> MsFlags {
+pub(super) fn flags(options: &[String]) -> MsFlags {
     let has = |name: &str| options.iter().any(|o| o == name);
     let mut flags = MsFlags::empty();
     for (name, flag) in [
@@ -525,7 +463,7 @@ fn overlay_options(one: &Mount) -> Vec<&str> {
 }
 
 /// The options a file system takes back of those it shows.
-fn options(one: &Mount) -> String {
+pub(super) fn options(one: &Mount) -> String {
     let takes: &[&str] = match one.fstype.as_str() {
         "tmpfs" => &[
             "size",
@@ -592,6 +530,7 @@ mod tests {
             propagation: Propagation::Private,
             peers: None,
             master: None,
+            covered: false,
             origin: Origin::Tmpfs { tree: 0 },
         };
         assert_eq!(options(&one), "size=4k,mode=755");

@@ -4,10 +4,10 @@
 
 use crate::Result;
 use crate::namespaces::is_own;
-use kernel::Pid;
 use kernel::namespaces::Kind;
 use kernel::open::Root;
 use kernel::proc::{Proc, mountinfo};
+use kernel::{Namespace, Pid};
 use std::path::PathBuf;
 
 /// Whether they begin at the root directory of process `first`, seen by its mounts.
@@ -37,5 +37,13 @@ pub(crate) fn path(first: Pid) -> Result<PathBuf> {
     Ok(match at_process(first, &mountinfo::read(first)?)? {
         true => Proc::process(first).link("root")?,
         false => "/".into(),
+    })
+}
+
+/// How a thread of ours comes to see them as they are seen from there.
+pub(crate) fn namespace(first: Pid) -> Result<Namespace> {
+    Ok(match at_process(first, &mountinfo::read(first)?)? {
+        true => Namespace::Root,
+        false => Namespace::Mount,
     })
 }

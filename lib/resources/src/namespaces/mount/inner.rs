@@ -2,9 +2,10 @@
 //! at the target the namespace begins as a copy of the container's.
 
 pub use super::attach::Known;
-use super::attach::{Base, build};
+use super::attach::build;
+use super::base::Base;
 use super::settle::settle_with;
-use super::{Sorter, engine, sort};
+use super::{Covered, Sorter, engine, sort};
 use crate::container::Files;
 use crate::namespaces::nested::processes;
 use crate::{Blocker, Error, Result};
@@ -42,6 +43,7 @@ pub fn dump(pid: Pid, root: Pid, first: u32) -> Result<Found> {
         engine: engine::Mounts::new(None, &engine::read),
         brought: BTreeMap::new(),
         trees: first,
+        covered: false,
     };
     let present = mountinfo::of_namespace(pid)?;
     let mut found = sort(pid, present.clone(), &mut sorter);
@@ -123,7 +125,7 @@ pub fn restore(record: &Mounts, gone: &[Name], known: Known) -> Result<Vec<Strin
             }
         }
     }
-    build(Some(record), &base, none, Some(known))
+    Ok(build(Some(record), &base, none, Some(known))?.missing)
 }
 
 fn root(record: &Mounts) -> Option<&Mount> {
@@ -157,7 +159,13 @@ fn spare(record: &Mounts) -> PathBuf {
 
 /// Once file trees are poured: see [`super::settle`].
 pub fn settle(pid: Pid, record: &Mounts) -> Result<()> {
-    settle_with(pid, record, base(record) != Base::Host, true)
+    settle_with(
+        pid,
+        record,
+        base(record) != Base::Host,
+        true,
+        &Covered::new(),
+    )
 }
 
 /// What must be known before a thread of ours enters the mount namespace of process `holder`: what is mounted there, and file

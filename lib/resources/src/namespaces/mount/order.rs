@@ -105,6 +105,7 @@ mod tests {
             propagation: Propagation::Private,
             peers: None,
             master: None,
+            covered: false,
             origin,
         }
     }

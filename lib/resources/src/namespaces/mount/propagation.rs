@@ -64,7 +64,7 @@ pub(super) fn restore(top: &Top, mounts: &[&Mount]) -> Result<()> {
         let at = one.mountpoint.clone();
         move |e: kernel::Error| Error::Refused(format!("the propagation of the mount at {at}: {e}"))
     };
-    let open = |one: &Mount| top.path(one.mountpoint.as_path()).map_err(failed(one));
+    let open = |one: &Mount| top.of(one).map_err(failed(one));
     let of_host = |one: &Mount| one.propagation == Propagation::Slave && one.master.is_none();
     for one in mounts.iter().filter(|one| !of_host(one)) {
         let to = match one.propagation {

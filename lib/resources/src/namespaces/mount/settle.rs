@@ -7,30 +7,39 @@ use std::os::fd::AsFd;
 
 /// Once the file trees are poured: mounts that show something of them; then what each mount may do, and where its own
 /// mounts show. Under the host's root the host's own mounts are left as they are.
-pub fn settle(pid: Pid, record: &Mounts, own_root: bool) -> Result<()> {
-    settle_with(pid, record, own_root, false)
+pub fn settle(pid: Pid, record: &Mounts, own_root: bool, covered: &Covered) -> Result<()> {
+    settle_with(pid, record, own_root, false, covered)
 }
 
 /// The same, inside the container (`inner`) also with those of the container's own that look otherwise there.
-pub(super) fn settle_with(pid: Pid, record: &Mounts, own_root: bool, inner: bool) -> Result<()> {
+pub(super) fn settle_with(
+    pid: Pid,
+    record: &Mounts,
+    own_root: bool,
+    inner: bool,
+    beneath: &Covered,
+) -> Result<()> {
     let (_, later) = order::rounds(record);
     within(pid, &[Namespace::Mount], || {
-        let top = Top::open(Path::new("/"), own_root, record)?;
+        let top = Top::open(Path::new("/"), own_root, record)?.with(beneath)?;
         later
             .iter()
             .try_for_each(|one| make_one(&top, one, record, &[], &[]).map(drop))
     })??;
-    let mut present = parents_first(mountinfo::of_namespace(pid)?);
+    let mut present = in_order(mountinfo::of_namespace(pid)?);
     let hidden = covered(&present);
     present.retain(|m| !hidden.contains(&m.id));
     let there: BTreeSet<&[u8]> = present.iter().map(|m| &m.mountpoint[..]).collect();
     within(pid, &[Namespace::Mount], || {
-        let top = Top::open(Path::new("/"), own_root, record)?;
-        let there = |m: &&Mount| there.contains(&m.mountpoint.0[..]);
+        let top = Top::open(Path::new("/"), own_root, record)?.with(beneath)?;
+        let there = |m: &&Mount| match m.covered {
+            true => beneath.contains_key(&m.id),
+            false => there.contains(&m.mountpoint.0[..]),
+        };
         let other = |m: &Mount| inner && stricter(m, &present).is_some();
         let made = |m: &&Mount| (own_root || m.origin != Origin::Host || other(m)) && there(m);
         for one in record.mounts.iter().filter(made) {
-            let fd = top.path(one.mountpoint.as_path())?;
+            let fd = top.of(one)?;
             let wanted = match one.origin {
                 Origin::Host if inner && !own_root => stricter(one, &present),
                 _ => None,
@@ -48,8 +57,9 @@ pub(super) fn settle_with(pid: Pid, record: &Mounts, own_root: bool, inner: bool
                 .map_err(|e| Error::Refused(format!("the mount at {}: {e}", one.mountpoint)))?;
         }
         let all = || record.mounts.iter();
-        let on_top =
-            |(i, m): &(usize, &Mount)| all().skip(i + 1).all(|n| n.mountpoint != m.mountpoint);
+        let on_top = |(i, m): &(usize, &Mount)| {
+            m.covered || all().skip(i + 1).all(|n| n.mountpoint != m.mountpoint)
+        };
         let mounts = all().enumerate().filter(on_top).map(|(_, m)| m);
         let mounts: Vec<&Mount> = mounts.filter(there).collect();
         for place in propagation::strangers(&present, &mounts) {

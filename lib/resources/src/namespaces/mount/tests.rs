@@ -31,6 +31,7 @@ fn sorted_with(
         engine: engine::Mounts::new(configuration, &read),
         brought: BTreeMap::new(),
         trees: 0,
+        covered: true,
     };
     sort(7, container, &mut sorter)
 }
@@ -103,8 +104,53 @@ fn what_nobody_reaches_is_known() {
         94 93 0:53 / /a/over rw - tmpfs d rw\n\
         95 90 0:54 / /way/in rw - tmpfs e rw\n\
         96 90 0:55 / /way rw - tmpfs f rw\n";
-    let mounts = parents_first(mountinfo::parse(text).unwrap());
+    let mounts = in_order(mountinfo::parse(text).unwrap());
     assert_eq!(covered(&mounts), BTreeSet::from([91, 92, 95]));
+}
+
+#[test]
+fn what_covers_is_made_after_what_it_covers() {
+    // As a copy of a mount namespace may have it: the ids say nothing of the order.
+    let text = b"90 80 254:0 / / rw - ext4 /dev/vda rw\n\
+        91 90 0:56 / /way rw - tmpfs f rw\n\
+        92 91 0:57 / /way/in rw - tmpfs g rw\n\
+        93 90 0:54 / /way/in rw - tmpfs e rw\n\
+        94 93 0:53 / /way/in/deep rw - tmpfs d rw\n\
+        95 90 0:58 / /way-in rw - tmpfs h rw\n\
+        96 97 0:60 / /a/x rw - tmpfs b rw\n\
+        97 90 0:59 / /a rw - tmpfs a rw\n";
+    let mounts = in_order(mountinfo::parse(text).unwrap());
+    let ids: Vec<u32> = mounts.iter().map(|m| m.id).collect();
+    assert_eq!(ids, [90, 93, 94, 95, 97, 91, 92, 96]);
+    assert_eq!(covered(&mounts), BTreeSet::from([93, 94]));
+}
+
+#[test]
+fn a_covered_mount_travels_with_what_is_in_it_or_not_at_all() {
+    let found = sorted(
+        b"90 80 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n\
+        91 90 0:50 / /a rw - tmpfs a rw\n\
+        92 91 0:51 / /a/sub rw - tmpfs b rw\n\
+        93 91 0:52 / /a rw - tmpfs c rw\n\
+        94 90 254:0 /srv /b rw - ext4 /dev/vda rw\n\
+        95 94 0:53 / /b rw - tmpfs d rw\n\
+        96 90 8:1 / /c rw - ext4 /dev/sda1 rw\n\
+        97 96 0:54 / /c/sub rw - tmpfs e rw\n\
+        98 96 0:55 / /c rw - tmpfs f rw\n",
+        false,
+    );
+    assert_eq!(found.blockers, []);
+    let all = found.mounts.mounts.iter().map(|m| (m.id.0, m.covered));
+    let wanted = [
+        (90, false),
+        (91, true),
+        (92, true),
+        (93, false),
+        (94, true),
+        (95, false),
+        (98, false),
+    ];
+    assert_eq!(all.collect::<Vec<_>>(), wanted);
 }
 
 #[test]
@@ -207,8 +253,8 @@ fn mounts_of_an_engine_are_told_from_the_users() {
         ("/more", volume("more", Some(1))),
         ("/srv", bind("/srv")),
         ("/etc/hosts", written()),
-        ("/run/secrets", Origin::Tmpfs { tree: 1 }),
-        ("/dev/shm", Origin::Tmpfs { tree: 2 }),
+        ("/run/secrets", Origin::Tmpfs { tree: 2 }),
+        ("/dev/shm", Origin::Tmpfs { tree: 1 }),
         ("/other", bind(&hosts.replace("34", "ab"))),
     ] {
         assert!(all.contains(&(place.into(), origin)), "{place}: {all:?}");
