@@ -234,7 +234,7 @@ fn process(at: &Path, names: &mut Names) -> Option<(i32, BTreeMap<String, String
         }),
     );
     for file in ["exe", "cwd", "root"] {
-        note(file, link(file));
+        note(file, link(file).map(|link| without_dead(&link)));
     }
     note(
         "scheduling",
@@ -291,6 +291,18 @@ fn without_devices(maps: &str) -> String {
             )
         })
         .collect()
+}
+
+/// A link without the pid that a directory of procfs was about, whose process is gone: it may be another one's since.
+fn without_dead(link: &str) -> String {
+    let number = |part: &str| part.parse::<i32>().is_ok();
+    let parts = link
+        .split('/')
+        .map(|part| if number(part) { "PID" } else { part });
+    match link.starts_with("/proc/") {
+        true => parts.collect::<Vec<_>>().join("/"),
+        false => link.to_owned(),
+    }
 }
 
 /// `fdinfo` without what belongs to the place and not to the file: mount and inode numbers, times that run, what the

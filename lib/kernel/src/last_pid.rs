@@ -9,6 +9,11 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+/// Said instead of a pid: give up all capabilities.
+const WEAKEN: i32 = -1;
+/// `struct __user_cap_header_struct` of version 3 (capset(2)), for the caller itself.
+const NO_CAPABILITIES: [u32; 2] = [0x2008_0522, 0];
+
 /// A process of ours in a pid namespace. It ends with this value, and with us.
 #[derive(Debug)]
 pub struct LastPid {
@@ -33,14 +38,27 @@ impl LastPid {
 
     /// The next pid given out there will be the one after `last`, where that is free.
     pub fn set(&mut self, last: Pid) -> Result<()> {
-        let what = || format!("set the last pid of the container to {last}");
+        self.tell(last, || {
+            format!("set the last pid of the container to {last}")
+        })
+    }
+
+    /// It gives up all it may do, so that everybody of its user may look at it (ptrace(2), "access mode checking"). That is the
+    /// last that is done with it.
+    pub fn weaken(&mut self) -> Result<()> {
+        self.tell(WEAKEN, || {
+            "give up the capabilities of a process of ours".into()
+        })
+    }
+
+    fn tell(&mut self, number: i32, what: impl Fn() -> String) -> Result<()> {
         let socket = self.socket.as_ref().map_or(-1, OwnedFd::as_raw_fd);
-        send(socket, &last.to_ne_bytes(), MsgFlags::MSG_NOSIGNAL).named(what)?;
+        send(socket, &number.to_ne_bytes(), MsgFlags::MSG_NOSIGNAL).named(&what)?;
         let mut answer = [0; 4];
         let len = loop {
             match recv(socket, &mut answer, MsgFlags::empty()) {
                 Err(nix::errno::Errno::EINTR) => {}
-                len => break len.named(what)?,
+                len => break len.named(&what)?,
             }
         };
         match (len, i32::from_ne_bytes(answer)) {
@@ -91,9 +109,17 @@ fn live(socket: RawFd) -> ! {
         let mut number = [0u8; 4];
         while libc::recv(0, number.as_mut_ptr().cast(), 4, 0) == 4 {
             let mut text = [0u8; 12];
-            let digits = decimal(i32::from_ne_bytes(number), &mut text);
-            let written = libc::pwrite(file, digits.as_ptr().cast(), digits.len(), 0);
-            let errno = if written < 0 {
+            let number = i32::from_ne_bytes(number);
+            let digits = decimal(number, &mut text);
+            let done = match number {
+                WEAKEN => libc::syscall(
+                    libc::SYS_capset,
+                    NO_CAPABILITIES.as_ptr(),
+                    [0u32; 6].as_ptr(),
+                ) as isize,
+                _ => libc::pwrite(file, digits.as_ptr().cast(), digits.len(), 0),
+            };
+            let errno = if done < 0 {
                 *libc::__errno_location()
             } else {
                 0
@@ -159,6 +185,8 @@ mod tests {
             counter.set(number - 1).unwrap();
             assert_eq!(next(), number);
         }
+        counter.weaken().unwrap();
+        assert!(counter.set(60).is_err_and(|e| e.raw() == Some(libc::EPERM)));
         drop(counter);
         drop(say);
         // The shell itself, ls and grep.

@@ -31,6 +31,7 @@ pub(crate) fn at(
     let place = |path, deleted| Directory {
         path,
         deleted,
+        of_dead: false,
         mode,
     };
     if around.leads_to(&path, device, inode) {

@@ -1,15 +1,15 @@
 //! Working directory, root directory and umask.
 
 use super::CoveredRoots;
-use super::directory;
 use super::surroundings::Surroundings;
+use super::{departed, directory};
 use crate::target::TargetTask;
 use crate::{Error, Result};
 use image::files::directory::Directory;
 use image::files::fs::{Covered, Fs};
 use image::ids::MountId;
 use image::path::Name;
-use kernel::descriptor::{self, O_DIRECTORY, O_PATH};
+use kernel::descriptor;
 use kernel::open::Root;
 use kernel::proc::{Proc, status};
 use kernel::remote::{Call, Caller, Plant, plant};
@@ -49,24 +49,37 @@ fn place(
     around.view.at_mount(pid, descriptor::mount(there.fd())?);
     let key = (stat.device, stat.inode);
     let link = Name::from(link.as_path());
+    if let Some(found) = departed::dump(&path, &link, stat.permissions(), around) {
+        return Ok((found, None));
+    }
     let found = directory::at(&link, key, stat.permissions(), around)
         .map_err(|what| Error::Refused(format!("{}: {what}", path.display())))?;
     Ok((found, around.view.covered()))
 }
 
-/// Gives them to a task: directories are opened on our side and entered by descriptor.
+/// Gives them to a task: directories are opened on our side and entered by descriptor. `first` is the container's first
+/// process.
 pub(crate) fn restore(
     task: &mut TargetTask,
     record: &Fs,
     root: &Root,
     covered: &CoveredRoots,
+    first: kernel::Pid,
 ) -> Result<()> {
-    let flags = (O_PATH | O_DIRECTORY) as u32;
-    let at = |mount| covered.at(mount, root);
-    let cwd = directory::restore(&record.cwd, flags, at(record.covered.cwd)?)?;
-    let chroot = match (record.root.path.0.as_slice(), record.covered.root) {
-        (b"/", None) => None,
-        (_, mount) => Some(directory::restore(&record.root, flags, at(mount)?)?),
+    let tid = task.stub.tid();
+    let open = |record, mount| departed::restore(record, covered.at(mount, root)?, first, tid);
+    // What a process of ours shows is there as long as that is.
+    let (cwd, _of_cwd) = open(&record.cwd, record.covered.cwd)?;
+    let is_plain = record.root.path.0 == b"/" && record.covered.root.is_none();
+    // The same directory, not another like it: a way up would lead out.
+    let is_cwd = (&record.root, record.covered.root) == (&record.cwd, record.covered.cwd);
+    let other = match is_plain || is_cwd {
+        true => None,
+        false => Some(open(&record.root, record.covered.root)?),
+    };
+    let chroot = match &other {
+        Some((root, _)) => Some(root),
+        None => (!is_plain).then_some(&cwd),
     };
     let spare = task.proc.numbers("fd")?.last().map_or(3, |last| last + 1);
     let enter = |at: &std::os::fd::OwnedFd, task: &mut TargetTask| -> Result<()> {
@@ -83,7 +96,7 @@ pub(crate) fn restore(
         Ok(())
     };
     if let Some(root) = chroot {
-        enter(&root, task)?;
+        enter(root, task)?;
         let dot = task.stub.put(b".\0")?;
         let call = Call::new(libc::SYS_chroot, &[dot]);
         task.stub

@@ -5,6 +5,7 @@ pub(crate) mod borrowed;
 mod collect;
 mod contents;
 mod deleted;
+mod departed;
 mod device;
 mod directory;
 mod epoll;

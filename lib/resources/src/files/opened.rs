@@ -426,7 +426,9 @@ impl Opened {
 
     fn place_fs(&self, target: &mut Target, inside: Pid, fs: &Fs) -> Result<()> {
         let root = through(target.inners.mounts_of(inside), &self.root, &self.roots)?;
-        fs::restore(&mut target.task(inside)?, fs, root, &self.covered)
+        let first = target.root_pid;
+        let mut task = target.task(inside)?;
+        fs::restore(&mut task, fs, root, &self.covered, first)
     }
 
     /// What is left to do when every process has its table and all contents are in place: seals, interest lists,

@@ -63,11 +63,24 @@ pub fn make(
         }
         let first = inners.first(target, init)?;
         let mut holder = birth(first, numbers, &mut free)?;
+        let around = inner.owner.and_then(|id| nested.get(id));
+        let around = around.and_then(|inner| match &inner.content {
+            Content::User { maps, .. } => Some(maps),
+            _ => None,
+        });
         if let Content::User { maker, .. } = &inner.content {
-            let own = Call::new(libc::SYS_setresuid, &[u64::from(*maker); 3]);
-            holder
-                .stub
-                .must("become who has made a user namespace", own)?;
+            // Any group will do that the one around has a number for.
+            let group = around.and_then(|maps| maps.gids.first());
+            let group = group.map_or(0, |range| range.outside);
+            for (name, call, id) in [
+                ("group", libc::SYS_setresgid, group),
+                ("user", libc::SYS_setresuid, *maker),
+            ] {
+                let what = format!("become a {name} that makes a user namespace");
+                holder
+                    .stub
+                    .must(&what, Call::new(call, &[u64::from(id); 3]))?;
+            }
         }
         if kind == Kind::Mount
             && let Some(task) = nested
@@ -86,14 +99,6 @@ pub fn make(
             maps, keeps_groups, ..
         } = &inner.content
         {
-            let around = inner
-                .owner
-                .and_then(|id| nested.get(id))
-                .map(|inner| &inner.content);
-            let around = match around {
-                Some(Content::User { maps, .. }) => Some(maps),
-                _ => None,
-            };
             user::restore(holder.stub.tid(), maps, around, *keeps_groups)?;
         }
         remarks.extend(fill(

@@ -107,6 +107,53 @@ fn with_pids(pipes: &Pipes) -> i32 {
     ended(fork(|| crowd(pipes)).expect("fork"))
 }
 
+/// A user of no rights in two user namespaces, one within the other, that has locked itself up as Chromium's sandbox does: its
+/// root is a directory of a process that is gone.
+fn locked_up(pipes: &Pipes) -> i32 {
+    let (user, group) = (Uid::from_raw(700), Gid::from_raw(701));
+    nix::unistd::setgroups(&[]).expect("setgroups");
+    nix::unistd::setresgid(group, group, group).expect("setresgid");
+    nix::unistd::setresuid(user, user, user).expect("setresuid");
+    // As after an exec: its files in /proc are its own.
+    nix::sys::prctl::set_dumpable(true).expect("PR_SET_DUMPABLE");
+    for _ in 0..2 {
+        unshare(CloneFlags::CLONE_NEWUSER).expect("unshare");
+        std::fs::write("/proc/self/setgroups", "deny").expect("deny setgroups");
+        for (map, id) in [("uid_map", user.as_raw()), ("gid_map", group.as_raw())] {
+            std::fs::write(format!("/proc/self/{map}"), format!("{id} {id} 1\n")).expect("map");
+        }
+    }
+    let (hear, end) = nix::unistd::pipe().expect("pipe");
+    let child = fork(|| i32::from(read(&hear, &mut [0]) != Ok(1))).expect("fork");
+    std::env::set_current_dir(format!("/proc/{child}/fdinfo")).expect("chdir");
+    nix::unistd::chroot(".").expect("chroot");
+    std::env::set_current_dir("/").expect("chdir");
+    write(&end, b"x").expect("end the child");
+    if ended(child) != 0 {
+        return 8;
+    }
+    let seen = || {
+        let found = std::fs::read_dir("/").map(|_| ()).map_err(|e| e.kind());
+        let made = std::fs::write("/file", b"x").map_err(|e| e.kind());
+        let ids = (nix::unistd::getresuid(), nix::unistd::getresgid());
+        (found, made, ids)
+    };
+    let waits = || {
+        let before = seen();
+        let well = write(pipes.say, b"x") == Ok(1) && read(pipes.told, &mut [0]) == Ok(1);
+        let after = seen();
+        if before != after {
+            println!("was {before:?}; is {after:?}");
+        }
+        well && before == after && before.0.is_err()
+    };
+    let well = thread::scope(|scope| {
+        let other = scope.spawn(waits);
+        waits() & other.join().unwrap_or(false)
+    });
+    i32::from(!well) + 2 * i32::from(unshare(CloneFlags::CLONE_NEWUTS).is_err())
+}
+
 fn ended(pid: i32) -> i32 {
     match waitpid(Pid::from_raw(pid), None) {
         Ok(WaitStatus::Exited(_, status)) => status,
@@ -135,12 +182,22 @@ fn main() -> ExitCode {
         write(&map, b"m").expect("tell of maps");
         child
     });
-    for _ in 0..8 {
+    let alone = fork(|| {
+        let ((_, ask), (mapped, _)) = (pipe(), pipe());
+        let pipes = Pipes {
+            say,
+            told,
+            ask,
+            mapped,
+        };
+        locked_up(&pipes)
+    });
+    for _ in 0..10 {
         stage.same("a thread is set up", Ok(1), read(&heard, &mut [0]));
     }
     stage.wait();
-    write(&tell, &[0; 8]).expect("tell them all");
-    for pid in children {
+    write(&tell, &[0; 10]).expect("tell them all");
+    for pid in children.into_iter().chain(alone) {
         stage.same("a child's end", 0, ended(pid));
     }
     stage.leave()
