@@ -167,9 +167,10 @@ const REMEMBERED: [i64; 4] = [
     libc::SYS_futex,
 ];
 
-/// The call a task is in, where `restart_syscall(2)` has taken the place of its number: arguments are as they were, and
-/// `code` before the `syscall` instruction moves the number to `eax`, or is that of `syscall(3)`.
-pub fn remembered_call(registers: &Registers, code: &[u8]) -> Option<i64> {
+/// The call a task is in, where `restart_syscall(2)` has taken the place of its number: arguments are as they were, `wchan`
+/// (proc(5)) says where in the kernel it slept, if anything, and `code` before the `syscall` instruction moves the number to
+/// `eax`, or is that of `syscall(3)`.
+pub fn remembered_call(registers: &Registers, code: &[u8], wchan: &str) -> Option<i64> {
     let nr = interrupted_call(registers)?;
     if nr != libc::SYS_restart_syscall {
         return REMEMBERED.contains(&nr).then_some(nr);
@@ -178,9 +179,23 @@ pub fn remembered_call(registers: &Registers, code: &[u8]) -> Option<i64> {
         [0xb8, a, b, c, d] => Some(i64::from(i32::from_le_bytes([a, b, c, d]))),
         _ => None,
     };
+    // The names of functions in kernel/futex, fs/select.c and kernel/time/hrtimer.c.
+    let fits = |nr| match wchan {
+        "" | "0" => REMEMBERED.contains(&nr),
+        _ if wchan.starts_with("futex") => nr == libc::SYS_futex,
+        _ if wchan.contains("poll") => nr == libc::SYS_poll,
+        _ => [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].contains(&nr),
+    };
+    if let [only] = REMEMBERED
+        .into_iter()
+        .filter(|nr| fits(*nr))
+        .collect::<Vec<_>>()[..]
+    {
+        return Some(only);
+    }
     let found = code.windows(5).rev().find_map(|window| {
         let nr = number(window)?;
-        REMEMBERED.contains(&nr).then_some(nr)
+        fits(nr).then_some(nr)
     });
     let [first, second, ..] = call_arguments(registers);
     let command = second & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME) as u64;
@@ -188,7 +203,7 @@ pub fn remembered_call(registers: &Registers, code: &[u8]) -> Option<i64> {
     Some(match found {
         Some(nr) => nr,
         None if first < 4096 => libc::SYS_clock_nanosleep,
-        None if waits.contains(&command) => libc::SYS_futex,
+        None if fits(libc::SYS_futex) && waits.contains(&command) => libc::SYS_futex,
         None => libc::SYS_nanosleep,
     })
 }
@@ -394,25 +409,34 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_was_restarted_is_known_by_its_code_or_its_arguments() {
+    fn a_call_that_was_restarted_is_known_by_where_it_slept_its_code_or_its_arguments() {
         let mut poll = stopped(libc::SYS_restart_syscall, -516);
         let code = [0x90, 0xb8, 7, 0, 0, 0];
-        assert_eq!(remembered_call(&poll, &code), Some(libc::SYS_poll));
+        assert_eq!(remembered_call(&poll, &code, ""), Some(libc::SYS_poll));
         poll.orig_rax = libc::SYS_futex as u64;
-        assert_eq!(remembered_call(&poll, &code), Some(libc::SYS_futex));
+        assert_eq!(remembered_call(&poll, &code, ""), Some(libc::SYS_futex));
         poll.orig_rax = libc::SYS_read as u64;
-        assert_eq!(remembered_call(&poll, &code), None);
+        assert_eq!(remembered_call(&poll, &code, ""), None);
         let mut other = stopped(libc::SYS_restart_syscall, -516);
         other.rdi = 1;
         assert_eq!(
-            remembered_call(&other, &[]),
+            remembered_call(&other, &[], ""),
             Some(libc::SYS_clock_nanosleep)
         );
         other.rdi = 0x10000;
         other.rsi = libc::FUTEX_PRIVATE_FLAG as u64;
-        assert_eq!(remembered_call(&other, &[]), Some(libc::SYS_futex));
+        assert_eq!(remembered_call(&other, &[], ""), Some(libc::SYS_futex));
         other.rsi = 0x20000;
-        assert_eq!(remembered_call(&other, &[]), Some(libc::SYS_nanosleep));
+        assert_eq!(remembered_call(&other, &[], ""), Some(libc::SYS_nanosleep));
+        // Where it slept says more than what it was called with.
+        other.rsi = 0;
+        let known = |wchan| remembered_call(&other, &code, wchan);
+        assert_eq!(known("futex_do_wait"), Some(libc::SYS_futex));
+        assert_eq!(
+            known("poll_schedule_timeout.constprop.0"),
+            Some(libc::SYS_poll)
+        );
+        assert_eq!(known("do_syscall_64"), Some(libc::SYS_nanosleep));
     }
 
     #[test]

@@ -131,10 +131,8 @@ impl Pass {
                     if self.known.contains(&tid) {
                         continue;
                     }
-                    let watch = (self.watched < WATCHED)
-                        .then(|| Watch::begin(process.pid, tid))
-                        .flatten();
-                    self.watched += usize::from(watch.is_some());
+                    let watch = Watch::begin(process.pid, tid, self.watched < WATCHED);
+                    self.watched += usize::from(watch.as_ref().is_some_and(Watch::has_timers));
                     if let Some(running) = seize(process.pid, tid)? {
                         self.known.insert(tid);
                         found = true;

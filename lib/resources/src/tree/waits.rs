@@ -30,6 +30,8 @@ enum Timeout {
     Milliseconds(usize),
     /// In a `struct timespec` that this argument points to.
     Timespec(usize),
+    /// The same, and its timer may be late by some part of it (fs/select.c, `select_estimate_accuracy`).
+    Roughly(usize),
 }
 
 /// A call that waits for a time of its own, not until a point in time; those that write back what remains need no help.
@@ -43,9 +45,10 @@ fn timeout(nr: i64, arguments: [u64; 6]) -> Option<Timeout> {
         libc::SYS_poll => Timeout::Milliseconds(2),
         libc::SYS_futex if command == libc::FUTEX_WAIT as u64 => Timeout::Timespec(3),
         libc::SYS_epoll_wait | libc::SYS_epoll_pwait => Timeout::Milliseconds(3),
-        SYS_EPOLL_PWAIT2 | libc::SYS_semtimedop => Timeout::Timespec(3),
+        libc::SYS_semtimedop => Timeout::Timespec(3),
+        SYS_EPOLL_PWAIT2 => Timeout::Roughly(3),
         libc::SYS_rt_sigtimedwait => Timeout::Timespec(2),
-        libc::SYS_io_getevents | SYS_IO_PGETEVENTS => Timeout::Timespec(4),
+        libc::SYS_io_getevents | SYS_IO_PGETEVENTS => Timeout::Roughly(4),
         _ => return None,
     })
 }
@@ -58,14 +61,14 @@ impl Timeout {
                 let length = i64::from(arguments[n] as i32);
                 (length > 0).then_some(length * MILLISECOND)
             }
-            Timeout::Timespec(n) if arguments[n] == 0 => None,
-            Timeout::Timespec(n) => timespec(tid, arguments[n]),
+            Timeout::Timespec(n) | Timeout::Roughly(n) if arguments[n] == 0 => None,
+            Timeout::Timespec(n) | Timeout::Roughly(n) => timespec(tid, arguments[n]),
         }
     }
 
     /// The slack of its timer is the thread's (hrtimers(7)), not made up from its length.
     fn is_exact(self) -> bool {
-        matches!(self, Timeout::Timespec(n) if n != 4)
+        matches!(self, Timeout::Timespec(_))
     }
 }
 
@@ -78,16 +81,20 @@ fn timespec(tid: kernel::Pid, address: u64) -> Option<i64> {
     seconds.checked_mul(SECOND)?.checked_add(nanoseconds)
 }
 
-/// The timers that ran just before a thread was stopped.
+/// What was seen of a thread that waits for a time just before it was stopped.
 #[derive(Debug)]
 pub(super) struct Watch {
-    before: Timers,
+    /// The timers that ran.
+    before: Option<Timers>,
+    /// Where in the kernel it slept, by the name of a function (`/proc/PID/wchan`).
+    wchan: String,
 }
 
 impl Watch {
-    /// Looks at a thread that runs; `None` where it does not wait for a time.
-    pub(super) fn begin(pid: kernel::Pid, tid: kernel::Pid) -> Option<Self> {
-        let text = Proc::thread(pid, tid).text("syscall").ok()?;
+    /// Looks at a thread that runs, and at the timers if that may be; `None` where it does not wait for a time.
+    pub(super) fn begin(pid: kernel::Pid, tid: kernel::Pid, timers: bool) -> Option<Self> {
+        let proc = Proc::thread(pid, tid);
+        let text = proc.text("syscall").ok()?;
         let mut words = text.split_whitespace();
         let nr: i64 = words.next()?.parse().ok()?;
         let mut arguments = [0; 6];
@@ -97,21 +104,27 @@ impl Watch {
         if nr != libc::SYS_restart_syscall {
             timeout(nr, arguments)?.length(tid, arguments)?;
         }
-        let before = timer_list::read().ok()?;
-        Some(Watch { before })
+        let before = if timers {
+            timer_list::read().ok()
+        } else {
+            None
+        };
+        let wchan = proc.text("wchan").unwrap_or_default();
+        Some(Watch { before, wchan })
+    }
+
+    /// Whether the timers were looked at.
+    pub(super) fn has_timers(&self) -> bool {
+        self.before.is_some()
     }
 
     /// What remained, now that it is stopped: of timers that are gone and have not fired, the one that fits its call.
     fn remaining(&self, tid: kernel::Pid, timeout: Timeout, length: i64) -> Option<i64> {
+        let before = self.before.as_ref()?;
         let after = timer_list::read().ok()?;
         let slack = Proc::process(tid).text("timerslack_ns").ok()?;
         let slack: i64 = slack.trim().parse().ok()?;
-        remaining(
-            &self.before,
-            &after,
-            timeout.is_exact().then_some(slack),
-            length,
-        )
+        remaining(before, &after, timeout.is_exact().then_some(slack), length)
     }
 }
 
@@ -145,7 +158,8 @@ pub(super) fn remembered(
     if vm::read(tid, at.saturating_sub(CODE), &mut code).is_err() {
         code = [0; CODE as usize];
     }
-    let call = arch::remembered_call(before, &code)?;
+    let wchan = watch.map_or("", |watch| &watch.wchan);
+    let call = arch::remembered_call(before, &code, wchan)?;
     let arguments = arch::call_arguments(before);
     let told = match call {
         // It has told the program what remains, where that wanted to know (kernel/time/hrtimer.c, `nanosleep_copyout`).
@@ -211,7 +225,7 @@ impl Shortened {
                 let time = time.as_nanos().div_ceil(MILLISECOND as u128);
                 arch::set_call_argument(&mut registers, n, time as u64);
             }
-            Timeout::Timespec(n) => {
+            Timeout::Timespec(n) | Timeout::Roughly(n) => {
                 let at = registers.rsp.saturating_sub(DEPTH) & !15;
                 let timespec = [time.as_secs(), time.subsec_nanos().into()];
                 let timespec = timespec.map(u64::to_ne_bytes).concat();
