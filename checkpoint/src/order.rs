@@ -130,7 +130,7 @@ fn stream(
         let container = container::dump(&found.subject(options.files())).map_err(failure)?;
         let mut writer = begun.go_on(found, &container)?;
         rootfs::dump(found.root, &container, &mut writer).map_err(failure)?;
-        let queues = ipc::dump(found.root).map_err(failure)?;
+        let queues = ipc::dump(found.root, &mut frozen.source).map_err(failure)?;
         if !queues.queues.is_empty() {
             writer.record(QUEUES, &queues)?;
         }

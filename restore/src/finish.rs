@@ -56,6 +56,7 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
     }
     nested::settle(nested, target, &mut pour.init)?;
     ipc::sysv::resume(target, &pour.sysv)?;
+    ipc::notices::resume(target, &pour.queues)?;
     let base = match target.processes.values_mut().next() {
         Some(any) => credentials::Base::of(&mut any.leader, pour.first_filter_is_engines)?,
         None => credentials::Base::default(),

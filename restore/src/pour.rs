@@ -6,6 +6,7 @@ use image::cgroups::groups::Groups;
 use image::container::{Container, Engine};
 use image::files::OpenFiles;
 use image::ids::{Pid, SpaceId, TableId};
+use image::ipc::Queues;
 use image::ipc::sysv::SystemV;
 use image::memory::Family;
 use image::memory::shared::Objects;
@@ -50,6 +51,8 @@ pub struct Pour {
     pub objects: Objects,
     /// Semaphores and message queues of System V.
     pub sysv: SystemV,
+    /// Message queues of POSIX.
+    pub queues: Queues,
     /// Control groups beneath its own.
     pub groups: Groups,
     /// What this host does not allow, and the program can do without, in words.
@@ -122,6 +125,7 @@ impl Pour {
             files: None,
             objects: Objects::default(),
             sysv: SystemV::default(),
+            queues: Queues::default(),
             groups: Groups::default(),
             words: Vec::new(),
             frozen: None,
@@ -177,7 +181,8 @@ impl Pour {
             }
             (QUEUES, _) => {
                 self.reach(Step::Trees, &entry)?;
-                ipc::restore(self.target.root_pid, &entry.json()?)?;
+                self.queues = entry.json()?;
+                ipc::restore(self.target.root_pid, &self.queues)?;
                 Ok(Phase::Trees)
             }
             (GROUPS, _) => {

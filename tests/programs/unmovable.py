@@ -1,8 +1,10 @@
 """Has what no kernel gives away, as its arguments name it; says what it has and what this kernel lacks, and waits."""
 import array
 import ctypes
+import mmap
 import os
 import socket
+import struct
 import sys
 import threading
 import time
@@ -25,6 +27,30 @@ def told():
         queue = call(240, name.encode(), os.O_CREAT | os.O_RDWR, 0o600, 0)
         event = (ctypes.c_int * 16)(7, 0, 10, how)
         call(244, queue, event)
+
+
+def mapped(descriptor, length):
+    # mmap: of Python's own would keep a descriptor.
+    call(9, None, length, 3, mmap.MAP_SHARED, descriptor, 0)
+    os.close(descriptor)
+
+
+def ring():
+    # io_uring_setup
+    mapped(call(425, 4, ctypes.create_string_buffer(256)), 4096)
+
+
+def counter():
+    # perf_event_open: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_TASK_CLOCK
+    event = ctypes.create_string_buffer(struct.pack("=IIQ", 1, 112, 1), 112)
+    mapped(call(298, event, 0, -1, -1, 0), 8192)
+
+
+def secret():
+    # memfd_secret
+    descriptor = call(447, 0)
+    os.ftruncate(descriptor, 4096)
+    mapped(descriptor, 4096)
 
 
 def nameless():

@@ -31,18 +31,15 @@ fn refused(kinds: &[(&str, &[&str])]) {
 }
 
 #[test]
-fn notifications_of_queues_and_chosen_neighbours_are_refused_by_name() {
-    let queues = [
-        format!("message queue /none-1: {WAITS}"),
-        format!("message queue /signal-1: {WAITS}"),
-    ];
-    let queues = queues.each_ref().map(String::as_str);
+fn chosen_neighbours_and_mappings_without_a_descriptor_are_refused_by_name() {
     refused(&[
-        ("told", &queues),
         (
             "core",
             &["runs beside chosen others only (core scheduling)"],
         ),
+        ("ring", &[": io_uring (end what uses it"]),
+        ("counter", &[": a performance counter (end what uses it"]),
+        ("secret", &["secret memory (memfd_secret)"]),
     ]);
 }
 

@@ -1,5 +1,6 @@
 //! `queues.json`: POSIX message queues (mq_overview(7)) of an IPC namespace of its own, with their messages.
 
+pub mod notices;
 pub mod sysv;
 
 use crate::bytes::Bytes;
@@ -32,6 +33,9 @@ pub struct Queue {
     pub size: i64,
     /// Messages, in the order they would be received in.
     pub messages: Vec<Message>,
+    /// Who is told of the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<notices::Notice>,
 }
 
 /// One message.

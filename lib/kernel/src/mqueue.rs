@@ -13,8 +13,50 @@ use std::os::unix::ffi::OsStringExt;
 pub struct Listed {
     /// Its name, without the slash.
     pub name: Vec<u8>,
-    /// The process that waits to be told of the next message (mq_notify(3)).
-    pub notifies: Option<Pid>,
+    /// Who waits to be told of the next message (mq_notify(3)).
+    pub notifies: Option<Noticed>,
+}
+
+/// Who is told of the next message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noticed {
+    /// The process.
+    pub pid: Pid,
+    /// How.
+    pub kind: Kind,
+    /// By which signal.
+    pub signal: i32,
+}
+
+/// `sigev_notify`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `SIGEV_SIGNAL`.
+    Signal = 0,
+    /// `SIGEV_NONE`.
+    Nothing = 1,
+    /// `SIGEV_THREAD`, which to the kernel means a netlink socket.
+    Thread = 2,
+}
+
+/// Bytes of the message to such a socket (`NOTIFY_COOKIE_LEN`, include/uapi/linux/mqueue.h).
+pub const COOKIE: usize = 32;
+/// Bytes of a `struct sigevent`.
+pub const EVENT: usize = 64;
+
+/// A `struct sigevent`: the value, the signal or the socket, the kind.
+pub fn event(value: u64, signal: i32, kind: Kind) -> [u8; EVENT] {
+    let mut event = [0; EVENT];
+    let words = [
+        value.to_ne_bytes().as_slice(),
+        &signal.to_ne_bytes(),
+        &(kind as i32).to_ne_bytes(),
+    ]
+    .concat();
+    for (to, from) in event.iter_mut().zip(words) {
+        *to = from;
+    }
+    event
 }
 
 /// What a queue can hold.
@@ -51,11 +93,21 @@ pub fn list() -> Result<Vec<Listed>> {
 }
 
 /// `QSIZE:129 NOTIFY:2 SIGNO:0 NOTIFY_PID:8260`, the numbers filled up with spaces.
-fn notifies(text: &str) -> Option<Pid> {
-    let pid = text
-        .split_whitespace()
-        .find_map(|w| w.strip_prefix("NOTIFY_PID:"));
-    pid?.parse().ok().filter(|pid| *pid != 0)
+fn notifies(text: &str) -> Option<Noticed> {
+    let number = |key: &str| {
+        let mut words = text.split_whitespace();
+        words.find_map(|word| word.strip_prefix(key))?.parse().ok()
+    };
+    let pid = number("NOTIFY_PID:").filter(|pid| *pid != 0)?;
+    Some(Noticed {
+        pid,
+        kind: match number("NOTIFY:")? {
+            0 => Kind::Signal,
+            1 => Kind::Nothing,
+            _ => Kind::Thread,
+        },
+        signal: number("SIGNO:")?,
+    })
 }
 
 fn slash(name: &[u8]) -> Result<CString> {
@@ -149,9 +201,24 @@ mod tests {
 
     #[test]
     fn who_waits_to_be_told_is_seen() {
-        let text = |pid| format!("QSIZE:129        NOTIFY:0     SIGNO:0     NOTIFY_PID:{pid:<6}\n");
-        assert_eq!(notifies(&text(0)), None);
-        assert_eq!(notifies(&text(8260)), Some(8260));
+        let text = |how: i32, signal: i32, pid: i32| {
+            format!("QSIZE:129        NOTIFY:{how}     SIGNO:{signal}     NOTIFY_PID:{pid:<6}\n")
+        };
+        assert_eq!(notifies(&text(0, 0, 0)), None);
+        let found = notifies(&text(0, 10, 8260)).unwrap();
+        assert_eq!(
+            (found.pid, found.kind, found.signal),
+            (8260, Kind::Signal, 10)
+        );
+        let found = notifies(&text(2, 0, 8260)).unwrap();
+        assert_eq!((found.pid, found.kind), (8260, Kind::Thread));
+    }
+
+    #[test]
+    fn an_event_is_laid_out_as_the_kernel_reads_it() {
+        let event = event(0x1122, 10, Kind::Thread);
+        assert_eq!(event[..2], [0x22, 0x11]);
+        assert_eq!((event[8], event[12], event[16]), (10, 2, 0));
     }
 
     #[test]

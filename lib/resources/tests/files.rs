@@ -459,7 +459,7 @@ fn what_cannot_be_taken_is_said_before() {
         "userfaultfd",
         "a namespace",
         "fanotify",
-        "/secretmem",
+        "secret memory (memfd_secret)",
         "a performance counter",
         "/status, which is gone",
         "/task, which is gone",

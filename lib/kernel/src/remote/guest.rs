@@ -35,6 +35,8 @@ pub struct Guest {
     mask: u64,
     /// The stack pointer of calls: the return address, then the frame. 0 before the first call.
     frame: u64,
+    /// Its signals are blocked: from the first call on, which need not be what the frame was laid for.
+    hushed: bool,
     /// A stop signal that came up in between, to be given back.
     stop_signal: i32,
 }
@@ -88,6 +90,7 @@ impl Guest {
             task: Some(task),
             gates,
             frame: 0,
+            hushed: false,
             stop_signal: 0,
         })
     }
@@ -113,6 +116,7 @@ impl Guest {
             arch::resume_call(&mut registers);
             task.set_registers(&registers)?;
             self.frame = 0;
+            self.hushed = false;
         }
         Ok(())
     }
@@ -195,16 +199,16 @@ impl Caller for Guest {
 
     fn call(&mut self, call: Call) -> Result<i64> {
         let gates = self.gates()?;
-        let first = self.frame == 0;
-        if first {
+        if self.frame == 0 {
             self.lay_frame()?;
         }
         let mut task = self.task.take().ok_or(Error::Gone { pid: self.tid })?;
         let mut registers = self.registers;
         arch::prepare_guest_call(&mut registers, gates.call, self.frame, call.nr, call.args);
         task.set_registers(&registers)?;
-        if first {
+        if !self.hushed {
             task.set_signal_mask(u64::MAX)?;
+            self.hushed = true;
         }
         let running = task.to_syscall(0)?;
         let entered = self.next_stop(running)?;

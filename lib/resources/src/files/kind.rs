@@ -54,6 +54,7 @@ const CGROUP: i64 = 0x0027_e0eb;
 const CGROUP2: i64 = 0x6367_7270;
 const MQUEUE: i64 = 0x1980_0202;
 const NSFS: i64 = 0x6e73_6673;
+const SECRETMEM: i64 = 0x5345_434d;
 const DEBUGFS: i64 = 0x6462_6720;
 const TRACEFS: i64 = 0x7472_6163;
 
@@ -205,6 +206,12 @@ fn regular(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obst
             ));
         }
         MQUEUE => return Ok(Kind::Mqueue),
+        SECRETMEM => {
+            return Err(obstacle(
+                "secret memory (memfd_secret)",
+                "nobody but the program can read it; close it first",
+            ));
+        }
         DEBUGFS | TRACEFS => {
             return Err(obstacle(
                 shown.to_string(),

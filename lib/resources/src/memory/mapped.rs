@@ -175,6 +175,8 @@ pub(super) fn named(
         let remedy =
             "run the program without shadow stacks (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)";
         return blocked("a shadow stack".into(), remedy);
+    } else if name.starts_with("anon_inode:[perf_event]") {
+        return blocked("a performance counter".into(), THERE);
     } else if area.has("io") || area.has("pf") {
         return blocked(format!("memory of a device, {name}"), THERE);
     }

@@ -49,7 +49,7 @@ pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
         found.extend(user::blockers(root));
     }
     if is_own(root, Kind::Ipc)? {
-        found.extend(crate::ipc::blockers(root)?);
+        found.extend(crate::ipc::blockers(root, processes)?);
         found.extend(crate::memory::segments::blockers(root, processes)?);
     } else {
         found.extend(crate::ipc::blockers_of(root, processes)?);

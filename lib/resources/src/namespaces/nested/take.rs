@@ -239,7 +239,7 @@ impl Walk {
                 }
                 Kind::Ipc => {
                     self.blockers.extend(ipc::blockers(tid)?);
-                    self.blockers.extend(crate::ipc::blockers(tid)?);
+                    self.blockers.extend(crate::ipc::blockers_inner(tid)?);
                 }
                 Kind::Pid | Kind::Uts | Kind::Cgroup => {}
             }
@@ -325,7 +325,7 @@ impl Walk {
             },
             Kind::Ipc => Content::Ipc {
                 limits: ipc::dump(tid)?,
-                queues: crate::ipc::dump(tid)?,
+                queues: crate::ipc::dump_inner(tid)?,
             },
             Kind::Uts => Content::Uts {
                 names: uts::dump(tid)?,
