@@ -63,11 +63,17 @@ impl Place {
         let mounts = mountinfo::of_namespace(pid)?;
         let here = |m: &Mount| Path::new(OsStr::from_bytes(&m.mountpoint)) == place;
         let there = mounts.iter().any(here);
+        let top = there.then(|| top(pid, place)).transpose()?;
+        let in_it = match &top {
+            // A mount beneath what it covers is none in it.
+            Some(top) => within(&mounts, top)?,
+            None => Vec::new(),
+        };
         Ok(Place {
             tree,
-            top: there.then(|| top(pid, place)).transpose()?,
+            top,
             how: if there { How::Replaces } else { How::Nowhere },
-            guard: Guard::of(&mounts, place),
+            guard: Guard::of(&in_it, place),
         })
     }
 
@@ -148,6 +154,14 @@ pub(super) fn places(
     trees.map(place).collect()
 }
 
+/// The mounts on that which a directory is in.
+fn within(mounts: &[Mount], top: &OwnedFd) -> Result<Vec<Mount>> {
+    let id = kernel::descriptor::mount(top.as_fd())?;
+    let in_it = mounts.iter();
+    let in_it = in_it.filter(|mount| mount.parent == id && mount.id != id);
+    Ok(in_it.cloned().collect())
+}
+
 /// For a tree over which other mounts lie. Where an engine has made the mounts there is no such place.
 fn of_covered(tree: Tree, top: Option<&OwnedFd>, mounts: &[Mount]) -> Result<Place> {
     let Some(top) = top else {
@@ -160,10 +174,7 @@ fn of_covered(tree: Tree, top: Option<&OwnedFd>, mounts: &[Mount]) -> Result<Pla
     };
     let id = kernel::descriptor::mount(top.as_fd())?;
     let here = mounts.iter().find(|mount| mount.id == id);
-    let in_it = mounts
-        .iter()
-        .filter(|mount| mount.parent == id && mount.id != id);
-    let in_it: Vec<Mount> = in_it.cloned().collect();
+    let in_it = within(mounts, top)?;
     let place = here.map_or(b"/".to_vec(), |mount| mount.mountpoint.clone());
     Ok(Place {
         tree,
