@@ -1,7 +1,7 @@
 //! Mounts that a container has from elsewhere: what takes their place on another host, and what is in the way.
 #![forbid(unsafe_code)]
 
-use ferry_tests::{Host, Program, Restored};
+use ferry_tests::{Host, Program, Restored, Way};
 
 /// A program that has a file of its tmpfs at `/DIRECTORY/data` open, and says what is in another one when it is told.
 fn reader<'h>(host: &'h Host, directory: &str, mounts: &str) -> Program<'h> {
@@ -124,4 +124,52 @@ fn what_is_open_in_a_mount_that_was_taken_off_is_named() {
         refused.stderr
     );
     program.runs_free();
+}
+
+#[test]
+fn what_took_from_the_host_takes_from_it_again() {
+    let host = Host::new("alder");
+    let shared = host.path("shared").display().to_string();
+    host.sh(&format!(
+        "mkdir -p {shared}/data {shared}/own; mount --bind {shared} {shared}; mount --make-shared {shared}"
+    ))
+    .ok();
+    let script = host.path("inside");
+    let text = format!(
+        "mount -t tmpfs none {shared}/own; echo mounted\nwhile ! test -e {shared}/go; do sleep 0.01; done\n\
+         cat {shared}/data/name; grep -c ' {shared} .* master:' /proc/self/mountinfo\n\
+         grep ' {shared}/own ' /proc/self/mountinfo | grep -c master:; echo end; sleep 1000\n"
+    );
+    std::fs::write(&script, text).expect("write the script");
+    let line = format!(
+        "unshare --mount --propagation slave bash {}",
+        script.display()
+    );
+    let mut program = Program::shared(&host, "program", &line);
+    program.says("mounted");
+    for way in [Way::File, Way::File] {
+        program = Way::carry(way, &program, &host, "").0;
+    }
+    host.sh(&format!(
+        "mount -t tmpfs none {shared}/data; echo of the host > {shared}/data/name; touch {shared}/go"
+    ))
+    .ok();
+    let said = program.says("end");
+    assert!(said.ends_with("of the host\n1\n0\nend\n"), "{said}");
+    let seen = host.sh("cat /proc/self/mountinfo").ok();
+    assert!(!seen.contains(&format!("{shared}/own")), "{}", seen);
+}
+
+#[test]
+fn pinned_objects_are_named() {
+    let host = Host::new("alder");
+    let directory = host.path("d").display().to_string();
+    std::fs::create_dir_all(format!("{directory}/data")).expect("make a directory");
+    let mounts = format!("mount -t bpf none {directory}/data; mkdir {directory}/data/pinned");
+    let program = reader(&host, &directory, &mounts);
+    let line = format!("checkpoint pid:{} > /dev/null", program.pid);
+    let refused = host.sh(&line).fails_with(4);
+    let words = "objects pinned in a file system for BPF";
+    assert!(refused.stderr.contains(words), "{}", refused.stderr);
+    assert!(host.lives(program.pid));
 }

@@ -139,7 +139,7 @@ fn in_a_container_of_podmans(subject: &str) {
         // Not among its rights by default.
         "sockets-packet" | "sockets-raw" => "--cap-add NET_RAW",
         // What it mounts itself an engine would not make again; it looks at what is there.
-        "namespaces-mount" | "namespaces-covered" => "",
+        "namespaces-mount" | "namespaces-covered" | "namespaces-kinds" => "",
         name if name.starts_with("namespaces") => {
             "--cap-add SYS_ADMIN --security-opt seccomp=unconfined"
         }

@@ -12,6 +12,7 @@ use kernel::proc::mountinfo;
 use kernel::{Namespace, Pid, within};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -95,7 +96,32 @@ pub fn dump(
         trees: 0,
         covered: true,
     };
-    Ok(sort(root, mounts, &mut sorter))
+    let mut found = sort(root, mounts, &mut sorter);
+    found.blockers.extend(pinned(root, &found.mounts)?);
+    Ok(found)
+}
+
+/// File systems for BPF, which come back empty but for what the kernel makes there, and have more.
+fn pinned(root: Pid, mounts: &Mounts) -> Result<Vec<Blocker>> {
+    let mut found = Vec::new();
+    for one in &mounts.mounts {
+        if one.fstype != "bpf" || one.origin != Origin::Fresh || one.covered {
+            continue;
+        }
+        let top = beginning::root(root)?.below(one.mountpoint.as_path())?;
+        let listed = std::fs::read_dir(format!("/proc/self/fd/{}", top.fd().as_raw_fd()));
+        let own = |name: &OsStr| name == "maps.debug" || name == "progs.debug";
+        let mut names = listed.into_iter().flatten().flatten();
+        if names.any(|name| !own(&name.file_name())) {
+            found.push(Blocker {
+                pid: root,
+                place: format!("mount at {}", one.mountpoint),
+                what: "objects pinned in a file system for BPF".into(),
+                remedy: "BPF programs and maps belong to the host; remove them first".into(),
+            });
+        }
+    }
+    Ok(found)
 }
 
 /// What mounts are seen against.

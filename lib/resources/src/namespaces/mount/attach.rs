@@ -200,6 +200,14 @@ pub(super) fn make_one(
         Origin::Host if !top.own => Ok(present.iter().any(|p| p.mountpoint == one.mountpoint.0)),
         Origin::Host if one.mountpoint.0 == b"/" => Ok(true),
         Origin::Host => attach(top, one, Source::Bind(one.mountpoint.as_path())),
+        // Where this host has not mounted one of the kernel's, the directory is there, and something else in it.
+        Origin::Bind { path } if ONE.contains(&&*one.fstype) && one.root.0 == b"/" => {
+            let is_there = |p: &mountinfo::Mount| p.fstype == one.fstype && p.mountpoint == path.0;
+            match present.iter().any(is_there) {
+                true => attach(top, one, Source::Bind(path.as_path())),
+                false => attach(top, one, Source::New),
+            }
+        }
         Origin::Bind { path } => attach(top, one, Source::Bind(path.as_path())),
         // One that shows a part of the hierarchy shows the container's own; a whole one is that of its namespace.
         Origin::Fresh if one.fstype.starts_with("cgroup") && one.root.0 != b"/" => {
@@ -371,6 +379,16 @@ fn point(top: &Top, place: &Path, is_dir: bool) -> Result<Option<(OwnedFd, Strin
     Ok(Some((fd, path)))
 }
 
+/// File systems of which the kernel has one for all: wherever they are mounted they are the same.
+const ONE: [&str; 6] = [
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "pstore",
+    "fusectl",
+    "configfs",
+];
+
 const ENOENT: i32 = nix::errno::Errno::ENOENT as i32;
 
 /// Whether what is there of a path leads into a file system in which only the kernel makes files.
@@ -479,6 +497,16 @@ pub(super) fn options(one: &Mount) -> String {
         ],
         "ramfs" => &["mode"],
         "proc" => &["hidepid", "gid", "subset"],
+        "debugfs" | "tracefs" => &["uid", "gid", "mode"],
+        "bpf" => &[
+            "uid",
+            "gid",
+            "mode",
+            "delegate_cmds",
+            "delegate_maps",
+            "delegate_progs",
+            "delegate_attachs",
+        ],
         "devpts" => &["gid", "uid", "mode", "ptmxmode", "max"],
         "hugetlbfs" => &["pagesize", "size", "mode", "uid", "gid"],
         "cgroup" => {
