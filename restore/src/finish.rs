@@ -7,12 +7,14 @@ use image::namespaces::nested::Nested;
 use image::process::Process;
 use image::threads::Thread;
 use image::tree::{Ended, State, Tree};
+use kernel::proc::stat;
 use kernel::ptrace::Stopped;
 use resources::namespaces::nested;
 use resources::{
     Error, Result, Target, cgroups, credentials, ipc, limits, memory, signals, threads, timers,
 };
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 /// Signals that stop and cannot be caught (signal(7)).
 const SIGSTOP: i32 = 19;
@@ -112,14 +114,49 @@ fn wait_again(pour: &mut Pour) -> Result<HashSet<Pid>> {
     Ok(remembered)
 }
 
-/// The last of the stubs, then registers: tasks that would run on as they were, and do not yet.
-pub fn standing(pour: &mut Pour) -> Result<Vec<Stopped>> {
+/// Tasks that would run on as they were, and do not yet.
+#[derive(Default)]
+pub struct Standing {
+    /// Those of processes that a signal had stopped.
+    stopped: Vec<Stopped>,
+    others: Vec<Stopped>,
+}
+
+/// How long one may take that is to stop.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Standing {
+    /// Lets them go: first those that stop again, so that nobody sees them run.
+    pub fn go(self) -> Result<()> {
+        let tids: Vec<kernel::Pid> = self.stopped.iter().map(Stopped::tid).collect();
+        for task in self.stopped {
+            task.detach(0)?;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let runs = |tid: &kernel::Pid| stat::read(*tid).is_ok_and(|stat| stat.state != 'T');
+        while tids.iter().any(runs) && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        for task in self.others {
+            task.detach(0)?;
+        }
+        Ok(())
+    }
+}
+
+/// The last of the stubs, then registers.
+pub fn standing(pour: &mut Pour) -> Result<Standing> {
     let remembered = wait_again(pour)?;
-    let mut ready = Vec::new();
+    let mut standing = Standing::default();
     for (pid, tasks) in std::mem::take(&mut pour.target.processes) {
         let process = pour.processes.get(&pid).ok_or_else(|| gone(pid))?;
         let records: HashMap<Pid, &Thread> = process.threads.iter().map(|t| (t.tid, t)).collect();
         let record = |tid: Pid| records.get(&tid).copied().ok_or_else(|| gone(tid));
+        let stops = stopped(pour, pid);
+        let ready = match stops {
+            true => &mut standing.stopped,
+            false => &mut standing.others,
+        };
         let mut release = |task, tid| -> Result<()> {
             let remembered = remembered.contains(&tid);
             ready.push(threads::release(task, record(tid)?, remembered)?);
@@ -144,11 +181,11 @@ pub fn standing(pour: &mut Pour) -> Result<Vec<Stopped>> {
             release(stub.into_task()?, tid)?;
         }
         // Only now: a stub would take the signal for its own.
-        if stopped(pour, pid) {
+        if stops {
             tasks.pidfd.signal(SIGSTOP)?;
         }
     }
-    Ok(ready)
+    Ok(standing)
 }
 
 /// How the first thread of a process ended, where others live on.

@@ -250,7 +250,7 @@ fn filter(pour: &mut Pour, container: &Container) -> resources::Result<()> {
 fn release(mut pour: Pour, silence: Silence) -> resources::Result<Running> {
     let root = pour.tree.as_ref().map_or(0, |tree| tree.root);
     let root_pid = pour.target.process(root)?.pid;
-    let ready = finish::standing(&mut pour)?;
+    let standing = finish::standing(&mut pour)?;
     let running = Running {
         name: pour.vessel.name().map(str::to_string),
         engine: pour.vessel.engine().name(),
@@ -264,9 +264,7 @@ fn release(mut pour: Pour, silence: Silence) -> resources::Result<Running> {
     if let Some(waiting) = waiting {
         waiting.go_on(silence.quiet, root_pid, &silence.taken_as)?;
     }
-    for task in ready {
-        task.detach(0)?;
-    }
+    standing.go()?;
     Ok(running)
 }
 

@@ -15,6 +15,8 @@ const CODE: u8 = (libc::PROT_READ | libc::PROT_EXEC) as u8;
 const SCRATCH: u64 = 4096;
 /// How far below the deepest known use of the main stack our memory must end.
 const DISTANCE: u64 = 16 * 1024;
+/// More than that, a frame and the scratch memory take: what a stack is grown by that has less below its use.
+const ROOM: u64 = 64 * 1024;
 
 /// The two places in a program's own code that calls need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +76,22 @@ impl Gates {
             }
         }
         Ok(None)
+    }
+
+    /// Has the main stack grow where its use by `task`, the process's first and stopped, comes near to the end of it: as it
+    /// would by itself when a function is called. Where it may not, the first call says so.
+    pub fn with_room(mut self, task: &Stopped) -> Result<Self> {
+        let (bottom, top) = self.stack;
+        let sp = task.registers()?.rsp;
+        let deep = (bottom..top).contains(&sp) && sp - bottom < ROOM;
+        let wanted = bottom.min(sp).saturating_sub(ROOM) & !0xfff;
+        // By way of /proc, where a write below a stack makes it grow (mm/memory.c, `__access_remote_vm`).
+        if deep && vm::force_write(task.tid(), wanted, &[0]).is_ok() {
+            let areas = maps::read(task.tid())?;
+            let grown = areas.iter().find(|area| area.name == b"[stack]");
+            self.stack.0 = grown.map_or(bottom, |area| area.start);
+        }
+        Ok(self)
     }
 }
 

@@ -363,7 +363,10 @@ fn assemble(
         true => None,
         false => Some(stat::read(pid)?),
     };
-    let gates = Gates::find(first)?;
+    let mut gates = Gates::find(first)?;
+    if let (Some(found), Some((task, _))) = (gates, tasks.get(&first)) {
+        gates = Some(found.with_room(task)?);
+    }
     let mut threads = Vec::with_capacity(tids.len());
     for tid in tids {
         let names = status::read_thread(pid, tid)?.numbers("NSpid")?;
