@@ -1,15 +1,74 @@
-//! Executions of one file, each of which waits until it is allowed (fanotify(7), `FAN_OPEN_EXEC_PERM`). Whoever holds a
-//! gate holds all who come; it opens for good when the process that made it ends.
+//! fanotify(7): groups as they were made; and a gate of our own, at which executions of one file wait until they are allowed
+//! (`FAN_OPEN_EXEC_PERM`). Whoever holds a gate holds all who come; it opens for good when the process that made it ends.
 
-use crate::error::Named;
+use crate::error::{Named, check};
 use crate::{Pid, Result};
 use nix::sys::fanotify::{
     EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags,
     Response,
 };
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
+
+/// `FAN_MARK_MOUNT`.
+pub const MOUNT: u32 = libc::FAN_MARK_MOUNT;
+/// `FAN_MARK_FILESYSTEM`.
+pub const FILESYSTEM: u32 = libc::FAN_MARK_FILESYSTEM;
+/// Events that wait for an answer: `FAN_OPEN_PERM`, `FAN_ACCESS_PERM`, `FAN_OPEN_EXEC_PERM`, `FAN_PRE_ACCESS`.
+pub const DECIDES: u64 = 0x17_0000;
+/// `FAN_MARK_IGNORE` (since 6.0), as opposed to `FAN_MARK_IGNORED_MASK`.
+const IGNORE: u32 = 0x400;
+/// `FAN_MARK_EVICTABLE`.
+const EVICTABLE: u32 = 0x200;
+
+/// A group without marks.
+pub fn group(flags: u32, event_flags: u32) -> Result<OwnedFd> {
+    // SAFETY: numbers only; a result that is not negative is a new descriptor.
+    unsafe {
+        let made = libc::fanotify_init(flags, event_flags);
+        let raw = check(made.into(), || {
+            format!("fanotify_init with flags {flags:#x}")
+        })?;
+        let made = OwnedFd::from_raw_fd(raw as i32);
+        // Of ours, whatever the program's was: that does not become a flag of the group's.
+        libc::fcntl(made.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC);
+        Ok(made)
+    }
+}
+
+/// Adds a mark on an open file (any, also `O_PATH`), or with `scope` on what it is in; `flags` as fdinfo shows them.
+pub fn mark(
+    group: BorrowedFd,
+    file: BorrowedFd,
+    scope: u32,
+    flags: u32,
+    mask: u64,
+    ignored: u64,
+) -> Result<()> {
+    let path = format!("/proc/thread-self/fd/{}\0", file.as_raw_fd());
+    let add = |more: u32, mask: u64| {
+        let flags = libc::FAN_MARK_ADD | scope | more;
+        let (group, here) = (group.as_raw_fd(), libc::AT_FDCWD);
+        // SAFETY: `path` ends with NUL and outlives the call.
+        let result = unsafe { libc::fanotify_mark(group, flags, mask, here, path.as_ptr().cast()) };
+        check(result.into(), || {
+            format!("fanotify_mark with flags {flags:#x}, mask {mask:#x}")
+        })
+    };
+    if mask != 0 {
+        add(flags & EVICTABLE, mask)?;
+    }
+    if ignored != 0 {
+        let kind = match flags & IGNORE {
+            0 => libc::FAN_MARK_IGNORED_MASK,
+            ignore => ignore,
+        };
+        let kept = flags & (EVICTABLE | libc::FAN_MARK_IGNORED_SURV_MODIFY);
+        add(kind | kept, ignored)?;
+    }
+    Ok(())
+}
 
 /// The gate before a file. Held by a process that forks no other: a child that waits at the gate itself would hold it too.
 #[derive(Debug)]

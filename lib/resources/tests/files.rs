@@ -443,7 +443,7 @@ fn what_cannot_be_taken_is_said_before() {
     let directory = tempfile::tempdir().unwrap();
     let code = "os.open('/dev/kmsg', 0); libc.syscall(425, 4, ctypes.create_string_buffer(256))\n\
                 libc.syscall(323, 1); os.open('/proc/self/ns/net', 0)\n\
-                libc.syscall(300, 0, 0); libc.syscall(447, 0)\n\
+                open('perm', 'w').close(); libc.syscall(301, libc.syscall(300, 4, 0), 1, 0x10000, -100, b'perm'); libc.syscall(447, 0)\n\
                 r, w = os.pipe(); child = os.fork()\n\
                 if child == 0: os.read(r, 1); os._exit(0)\n\
                 os.open(f'/proc/{child}/status', 0); os.open(f'/proc/{child}/task', 0)\n\
@@ -458,7 +458,7 @@ fn what_cannot_be_taken_is_said_before() {
         "io_uring",
         "userfaultfd",
         "a namespace",
-        "fanotify",
+        "decides what others may open",
         "secret memory (memfd_secret)",
         "a performance counter",
         "/status, which is gone",

@@ -10,6 +10,7 @@ pub mod directory;
 pub mod epoll;
 pub mod eventfd;
 pub mod external;
+pub mod fanotify;
 pub mod fifo;
 pub mod fs;
 pub mod inotify;
@@ -120,6 +121,8 @@ pub enum File {
     Signalfd(signalfd::Signalfd),
     /// inotify(7).
     Inotify(inotify::Inotify),
+    /// fanotify(7).
+    Fanotify(fanotify::Fanotify),
     /// memfd_create(2).
     Memfd(memfd::Open),
     /// A POSIX message queue.

@@ -77,6 +77,41 @@ pub struct Watch {
     pub handle: Option<(i32, Vec<u8>)>,
 }
 
+/// A fanotify group (fs/notify/fdinfo.c).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// `FAN_*` of fanotify_init(2).
+    pub flags: u32,
+    /// `O_*` of descriptors that come with events.
+    pub event_flags: u32,
+    /// What it watches.
+    pub marks: Vec<Mark>,
+}
+
+/// A mark of a fanotify group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// What it is on.
+    pub on: Marked,
+    /// `FAN_MARK_*` that stay with it.
+    pub flags: u32,
+    /// Events that are told.
+    pub mask: u64,
+    /// Events that are not.
+    pub ignored: u64,
+}
+
+/// What a mark is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Marked {
+    /// An inode; its descriptor and mask mean nothing.
+    Inode(Watch),
+    /// The mount of this id.
+    Mount(u32),
+    /// The file system of this device, as the kernel has it.
+    Filesystem(u32),
+}
+
 /// The kernel's own `dev_t` as `stat(2)` gives it.
 pub fn device(kernel: u32) -> u64 {
     libc::makedev(kernel >> 20, kernel & 0xfffff)
@@ -213,6 +248,26 @@ impl FdInfo {
             .collect()
     }
 
+    /// A fanotify group.
+    pub fn fanotify(&self) -> Result<Group> {
+        let mut group = None;
+        let mut marks = Vec::new();
+        for line in self.rest.lines().filter(|l| l.starts_with("fanotify ")) {
+            if line.starts_with("fanotify flags:") {
+                let number = |key| hex(word(line, key)?);
+                group = number("flags").zip(number("event-flags"));
+            } else {
+                marks.push(mark(line).ok_or_else(|| broken(line))?);
+            }
+        }
+        let (flags, event_flags) = group.ok_or_else(|| broken("fanotify flags"))?;
+        Ok(Group {
+            flags,
+            event_flags,
+            marks,
+        })
+    }
+
     /// The watches, newest first.
     pub fn inotify(&self) -> Result<Vec<Watch>> {
         let lines = self.rest.lines().filter(|l| l.starts_with("inotify "));
@@ -241,10 +296,37 @@ fn epoll_target(line: &str) -> Option<EpollTarget> {
 
 /// `inotify wd:2 ino:13 sdev:fe00000 mask:2 ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:1300000000000000`
 fn watch(line: &str) -> Option<Watch> {
-    let after = |key: &str| {
-        line.split_whitespace()
-            .find_map(|word| word.strip_prefix(key)?.strip_prefix(':'))
+    Some(Watch {
+        descriptor: u64::from_str_radix(word(line, "wd")?, 16).ok()? as i32,
+        ..watched(line)?
+    })
+}
+
+/// The value behind a key and a colon.
+fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let mut words = line.split_whitespace();
+    words.find_map(|word| word.strip_prefix(key)?.strip_prefix(':'))
+}
+
+/// `fanotify ino:996114 sdev:fe00000 mflags:40 mask:0 ignored_mask:20 fhandle-bytes:8 …`, or with `mnt_id:1b` or only
+/// `sdev:1b` for the inode.
+fn mark(line: &str) -> Option<Mark> {
+    let number = |key| hex(word(line, key)?);
+    let on = match (word(line, "ino"), word(line, "mnt_id"), word(line, "sdev")) {
+        (Some(_), ..) => Marked::Inode(watched(line)?),
+        (None, Some(mount), _) => Marked::Mount(hex(mount)?),
+        (None, None, device) => Marked::Filesystem(hex(device?)?),
     };
+    Some(Mark {
+        on,
+        flags: hex(word(line, "mflags")?)?,
+        mask: number("mask")?,
+        ignored: number("ignored_mask")?,
+    })
+}
+
+fn watched(line: &str) -> Option<Watch> {
+    let after = |key: &str| word(line, key);
     let handle = || {
         let kind = u64::from_str_radix(after("fhandle-type")?, 16).ok()? as i32;
         let text = after("f_handle")?.as_bytes();
@@ -255,7 +337,7 @@ fn watch(line: &str) -> Option<Watch> {
         Some((kind, bytes.collect::<Option<Vec<u8>>>()?))
     };
     Some(Watch {
-        descriptor: u64::from_str_radix(after("wd")?, 16).ok()? as i32,
+        descriptor: 0,
         inode: hex(after("ino")?)?,
         device: hex(after("sdev")?)?,
         mask: hex(after("mask")?)?,
@@ -272,6 +354,35 @@ mod tests {
             "pos:\t0\nflags:\t02\nmnt_id:\t17\nino:\t1038\n{rest}"
         ))
         .unwrap()
+    }
+
+    #[test]
+    fn marks_of_a_fanotify_are_read() {
+        let group = of("fanotify flags:3 event-flags:8000\n\
+             fanotify sdev:1b mflags:0 mask:8 ignored_mask:0\n\
+             fanotify mnt_id:1b mflags:0 mask:8 ignored_mask:0\n\
+             fanotify ino:996114 sdev:fe00000 mflags:40 mask:0 ignored_mask:20 fhandle-bytes:8 fhandle-type:1 f_handle:14619900f4b26b3f\n")
+        .fanotify()
+        .unwrap();
+        assert_eq!((group.flags, group.event_flags), (3, 0o100000));
+        let [system, mount, inode] = &group.marks[..] else {
+            panic!("{group:?}");
+        };
+        assert_eq!((&system.on, system.mask), (&Marked::Filesystem(0x1b), 8));
+        assert_eq!(mount.on, Marked::Mount(27));
+        assert_eq!((inode.flags, inode.ignored), (0x40, 0x20));
+        let Marked::Inode(watch) = &inode.on else {
+            panic!("{inode:?}");
+        };
+        assert_eq!(
+            (watch.inode, watch.handle.as_ref().unwrap().0),
+            (0x996114, 1)
+        );
+        let unknown = of(
+            "fanotify flags:3 event-flags:0\nfanotify mnt_ns:1 mflags:0 mask:8 ignored_mask:0\n",
+        );
+        assert!(unknown.fanotify().is_err());
+        assert!(of("").fanotify().is_err());
     }
 
     #[test]

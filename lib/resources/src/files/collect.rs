@@ -5,7 +5,8 @@ use super::kind::{Kind, kind};
 use super::surroundings::Surroundings;
 use super::{Blob, contents};
 use super::{
-    deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd, mqueue, opath,
+    deleted, device, directory, epoll, eventfd, external, fanotify, fifo, inotify, memfd, mqueue,
+    opath,
 };
 use super::{pidfd, pipe, procfile, regular, signalfd, timerfd, tty, tun};
 use crate::{Blocker, Error, Result, Source, sockets};
@@ -198,6 +199,7 @@ impl<'a> Collector<'a> {
             Kind::Timerfd => File::Timerfd(timerfd::dump(&file)?),
             Kind::Signalfd => File::Signalfd(signalfd::dump(&file)?),
             Kind::Inotify => File::Inotify(inotify::dump(&file, self)?),
+            Kind::Fanotify => File::Fanotify(fanotify::dump(&file, self)?),
             Kind::Memfd => File::Memfd(memfd::dump(&file, self)?),
             Kind::Mqueue => File::Mqueue(mqueue::dump(&file, self)?),
             Kind::Pidfd => File::Pidfd(pidfd::dump(&file, self)?),

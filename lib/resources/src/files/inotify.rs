@@ -67,7 +67,7 @@ fn lost(watch: &Watched) -> Obstacle {
 }
 
 /// The path of what is watched: by its file handle through each mount of its device, else by a search.
-fn path(watch: &Watched, around: &Surroundings) -> Option<Name> {
+pub(super) fn path(watch: &Watched, around: &Surroundings) -> Option<Name> {
     let device = fdinfo::device(watch.device);
     for mount in &around.view.mounts {
         let opened = around

@@ -1,6 +1,7 @@
 //! Which room a descriptor belongs to, and which ones have no room: decided in one place, before freezing and after.
 
 use super::borrowed::Seen;
+use super::fanotify;
 use super::inotify;
 use super::surroundings::Surroundings;
 use super::tun;
@@ -25,6 +26,7 @@ pub(crate) enum Kind {
     Timerfd,
     Signalfd,
     Inotify,
+    Fanotify,
     Memfd,
     Mqueue,
     Pidfd,
@@ -65,6 +67,7 @@ const NAMELESS: &[(&str, Kind)] = &[
     ("anon_inode:[timerfd]", Kind::Timerfd),
     ("anon_inode:[signalfd]", Kind::Signalfd),
     ("anon_inode:inotify", Kind::Inotify),
+    ("anon_inode:[fanotify]", Kind::Fanotify),
     (super::pidfd::LINK, Kind::Pidfd),
 ];
 
@@ -83,11 +86,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "anon_inode:[userfaultfd]",
         "userfaultfd",
         "there is no way to take its state; switch it off in the program",
-    ),
-    (
-        "anon_inode:[fanotify]",
-        "fanotify",
-        "it is not supported yet; end the program that watches",
     ),
     (
         "anon_inode:bpf",
@@ -164,6 +162,7 @@ fn nameless(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obs
         match kind {
             Kind::Pidfd => around.own_process(file)?,
             Kind::Inotify => inotify::judge(file, around)?,
+            Kind::Fanotify => fanotify::judge(file, around)?,
             _ => (),
         }
         return Ok(kind.clone());

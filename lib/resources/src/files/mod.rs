@@ -11,6 +11,7 @@ mod directory;
 mod epoll;
 mod eventfd;
 pub mod external;
+mod fanotify;
 mod fifo;
 mod fs;
 mod inotify;

@@ -2,7 +2,9 @@
 
 use super::external::Stdio;
 use super::tty::Terminals;
-use super::{contents, deleted, device, directory, epoll, eventfd, external, fifo, inotify, memfd};
+use super::{
+    contents, deleted, device, directory, epoll, eventfd, external, fanotify, fifo, inotify, memfd,
+};
 use super::{
     fs, mqueue, opath, ours, pidfd, pipe, procfile, regular, signalfd, table, timerfd, tun,
 };
@@ -216,6 +218,7 @@ impl Maker<'_> {
             File::Timerfd(timerfd) => timerfd::restore(timerfd),
             File::Signalfd(signalfd) => signalfd::restore(signalfd),
             File::Inotify(inotify) => inotify::restore(inotify),
+            File::Fanotify(group) => fanotify::restore(group),
             File::Mqueue(queue) => mqueue::restore(queue, flags, target.root_pid),
             File::Pidfd(record) => pidfd::restore(record, flags, target, &mut self.graves),
             File::Procfile(procfile) => procfile::restore(procfile, flags, root),
@@ -448,6 +451,10 @@ impl Opened {
                 File::Inotify(record) => {
                     let root = through(file.mounts, &self.root, &self.roots)?;
                     inotify::resume(record, fd, root, target)?;
+                }
+                File::Fanotify(record) => {
+                    let root = through(file.mounts, &self.root, &self.roots)?;
+                    fanotify::resume(record, fd, root, target)?;
                 }
                 File::Timerfd(record) => timerfd::resume(record, fd)?,
                 _ => (),
