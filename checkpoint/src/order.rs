@@ -75,7 +75,7 @@ fn hold(
         .map_err(failure)?;
     frozen.source.connections = found.connections;
     frozen.source.ext_unix = found.ext_unix;
-    let streamed = hush(&mut still, &frozen)
+    let streamed = hush(&mut still, &mut frozen)
         .map_err(failure)
         .and_then(|()| stream(found, options, &mut frozen, begun, &mut clock))
         .and_then(|()| match &mut still {
@@ -83,10 +83,14 @@ fn hold(
             _ => Ok(()),
         });
     if let Err(error) = streamed {
+        let waiting = still.as_mut().map_or(Ok(()), Still::let_wait);
         frozen
             .thaw()
             .map_err(failure)
             .context("cannot let the container run on")?;
+        waiting
+            .map_err(failure)
+            .with_context(|| format!("{error:#}"))?;
         progress.done();
         return Err(error);
     }
@@ -214,19 +218,23 @@ fn still(found: &Found) -> resources::Result<Option<Still>> {
     }
 }
 
-fn hush(still: &mut Option<Still>, frozen: &Frozen) -> resources::Result<()> {
+fn hush(still: &mut Option<Still>, frozen: &mut Frozen) -> resources::Result<()> {
     let holders = frozen.source.holders();
-    still.as_mut().map_or(Ok(()), |still| still.hush(&holders))
+    if let Some(still) = still {
+        frozen.source.clients = still.hush(&holders)?;
+    }
+    Ok(())
 }
 
 fn afterwards(
     options: &Options,
     found: &Found,
     frozen: Frozen,
-    still: Option<Still>,
+    mut still: Option<Still>,
 ) -> anyhow::Result<()> {
     if options.leave_running {
-        frozen.thaw().map_err(failure)
+        let waiting = still.as_mut().map_or(Ok(()), Still::let_wait);
+        frozen.thaw().and(waiting).map_err(failure)
     } else if options.leave_frozen {
         hand_over::leave_frozen(found, frozen).map_err(failure)
     } else {

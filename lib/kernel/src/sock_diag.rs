@@ -52,6 +52,8 @@ pub struct TcpSocket {
     pub remote: SocketAddr,
     /// Its inode; 0 while it is not yet accepted.
     pub inode: u32,
+    /// Bytes to read, a FIN counted as one, or the number of clients not yet accepted.
+    pub receive_queue: u32,
 }
 
 /// One packet socket (`struct packet_diag_msg` and its attributes).
@@ -259,6 +261,7 @@ pub fn parse_tcp(message: &[u8]) -> Result<TcpSocket> {
         local: SocketAddr::new(address(family, &id[4..20]), port(0)),
         remote: SocketAddr::new(address(family, &id[20..36]), port(2)),
         inode: word(header, 68)?,
+        receive_queue: word(header, 56)?,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::namespaces::nested::Sights;
+use crate::sockets::tcp::Clients;
 use crate::threads::Apart;
 use image::ids::{Pid, SharedId};
 use image::sockets::tcp::Connections;
@@ -24,6 +25,8 @@ pub struct Source {
     pub objects: HashMap<(u64, u64), SharedId>,
     /// What becomes of its TCP connections with the outside.
     pub connections: Connections,
+    /// Those of them that no program has accepted.
+    pub clients: Clients,
     /// Unix sockets whose other end is outside are taken without it.
     pub ext_unix: bool,
     /// Threads with descriptors, or a place in the file system, of their own.

@@ -123,6 +123,23 @@ fn a_connection_of_its_own_is_named_or_found_reset() {
 }
 
 #[test]
+fn who_waits_to_be_accepted_by_such_a_service_is_named() {
+    let here = Host::start();
+    let (service, client) =
+        here.inside(|| (listening(), TcpStream::connect("127.0.0.1:8080").unwrap()));
+    let fds = [service];
+    let Err(Error::Blocked(blockers)) = take_with(&here, &fds, Connections::Established) else {
+        panic!("it was taken");
+    };
+    let said = blockers[0].to_string();
+    let peer = client.local_addr().unwrap().to_string();
+    assert!(
+        said.contains("not yet accepted") && said.contains(&peer),
+        "{said}"
+    );
+}
+
+#[test]
 fn without_it_a_service_listens_by_plain_tcp() {
     let (here, there) = (Host::start(), Host::start());
     let sockets = [here.inside(listening)];

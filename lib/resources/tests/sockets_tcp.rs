@@ -236,30 +236,38 @@ fn a_client_that_waits_for_its_answer_gets_it() {
 
 #[test]
 fn a_server_that_has_closed_its_direction_hears_the_rest() {
-    let here = Host::start();
-    let (mut client, mut server) = here.inside(|| connection("127.0.0.1:8080"));
-    server.write_all(b"answer").unwrap();
-    server.shutdown(Shutdown::Write).unwrap();
-    wait_for(&server, 5);
-    client.write_all(b"un").unwrap();
-    let hushed = here.inside(|| hushed(&server));
-    let taken = take(&here, &[server.try_clone().unwrap().into()]).unwrap();
-    vanish(server);
-    let mut server = TcpStream::from(give(&here, taken, &[]).unwrap().remove(0));
-    drop(hushed);
-    assert_eq!(state(&server), 5, "FIN_WAIT2");
-    client.write_all(b"heard").unwrap();
-    let mut text = String::new();
-    client.read_to_string(&mut text).unwrap();
-    drop(client);
-    assert_eq!(text, "answer");
-    text.clear();
-    server.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "unheard");
-    assert_eq!(
-        server.write(b"x").unwrap_err().kind(),
-        ErrorKind::BrokenPipe
-    );
+    for at in ["127.0.0.1:8080", "10.9.8.7:8080"] {
+        let here = Host::start();
+        here.inside(|| {
+        // An address that is not the loopback interface's.
+        let line = "ip link add br0 type bridge && ip addr add 10.9.8.7/24 dev br0 && ip link set br0 up";
+        let run = std::process::Command::new("sh").args(["-c", line]).status();
+        assert!(run.unwrap().success());
+    });
+        let (mut client, mut server) = here.inside(|| connection(at));
+        server.write_all(b"answer").unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        wait_for(&server, 5);
+        client.write_all(b"un").unwrap();
+        let hushed = here.inside(|| hushed(&server));
+        let taken = take(&here, &[server.try_clone().unwrap().into()]).unwrap();
+        vanish(server);
+        let mut server = TcpStream::from(give(&here, taken, &[]).unwrap().remove(0));
+        drop(hushed);
+        assert_eq!(state(&server), 5, "FIN_WAIT2");
+        client.write_all(b"heard").unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        drop(client);
+        assert_eq!(text, "answer");
+        text.clear();
+        server.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "unheard");
+        assert_eq!(
+            server.write(b"x").unwrap_err().kind(),
+            ErrorKind::BrokenPipe
+        );
+    }
 }
 
 #[test]

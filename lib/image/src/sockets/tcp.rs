@@ -35,6 +35,9 @@ pub enum State {
         local: Address,
         /// As given to `listen`.
         backlog: u32,
+        /// Connections not yet accepted, the oldest first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        clients: Vec<Connection>,
     },
     /// `TCP_CLOSE` after a connection that has ended: reads end of file, writes break.
     Finished {

@@ -137,13 +137,15 @@ fn is_tcp() -> Vec<u8> {
     .concat()
 }
 
-/// Drops the first segment of a connection to this port, or to any.
+/// Drops the first segment of a connection to this port, or to any, unless it is ours.
 pub(super) fn syn(port: Option<u16>) -> Rule {
     let mut rule = vec![
         is_tcp(),
         load(FIRST, TRANSPORT_HEADER, FLAGS, 1),
         mask(SYN_ACK),
         compare(EQUAL, &[SYN]),
+        meta(META_MARK),
+        compare(UNEQUAL, &PASSES.to_ne_bytes()),
     ];
     if let Some(port) = port {
         rule.push(load(FIRST, TRANSPORT_HEADER, 2, 2));

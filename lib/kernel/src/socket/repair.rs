@@ -260,11 +260,16 @@ impl<'a> Secluded<'a> {
         Ok(Secluded { fd, mark })
     }
 
+    /// All is sent: what [we deliver](crate::socket::segment) is heard from now on. It comes by the interface that has our
+    /// address, wherever it was sent from.
+    pub fn listen(&self) -> Result<()> {
+        set_number(self.fd, SOL_SOCKET, libc::SO_MARK, self.mark)?;
+        set_option(self.fd, SOL_SOCKET, libc::SO_BINDTODEVICE, b"")
+    }
+
     /// Ends it.
     pub fn end(self) -> Result<()> {
-        set_number(self.fd, SOL_SOCKET, libc::SO_MARK, self.mark)?;
-        set_option(self.fd, SOL_SOCKET, libc::SO_DETACH_FILTER, &[0; 4])?;
-        set_option(self.fd, SOL_SOCKET, libc::SO_BINDTODEVICE, b"")
+        set_option(self.fd, SOL_SOCKET, libc::SO_DETACH_FILTER, &[0; 4])
     }
 }
 

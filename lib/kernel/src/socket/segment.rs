@@ -9,12 +9,16 @@ use std::os::fd::AsFd;
 
 /// `FIN`: the sender will send no more.
 pub const FIN: u8 = 1;
+/// `SYN`: a connection begins.
+pub const SYN: u8 = 2;
 /// `RST`: there is no such connection any more.
 pub const RST: u8 = 4;
+/// `PSH`: what it carries is to be read now.
+pub const PUSH: u8 = 8;
 /// `ACK`: the acknowledgement counts.
 pub const ACK: u8 = 16;
 
-/// A TCP segment without text (RFC 9293, 3.1).
+/// A TCP segment (RFC 9293, 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// Who seems to send it.
@@ -27,17 +31,19 @@ pub struct Segment {
     pub acknowledged: u32,
     /// The window it offers, unscaled.
     pub window: u16,
-    /// [`FIN`], [`RST`], [`ACK`].
+    /// [`FIN`], [`SYN`], [`RST`], [`PUSH`], [`ACK`].
     pub flags: u8,
 }
 
 /// Delivers a segment.
 pub fn deliver(segment: &Segment) -> Result<()> {
-    raw(
-        segment.to.ip(),
-        &tcp_packet(segment),
-        crate::nftables::PASSES,
-    )
+    deliver_text(segment, &[], &[])
+}
+
+/// Delivers a segment with options (in whole words of four bytes, at most ten) and text.
+pub fn deliver_text(segment: &Segment, options: &[u8], text: &[u8]) -> Result<()> {
+    let packet = tcp_packet(segment, options, text);
+    raw(segment.to.ip(), &packet, crate::nftables::PASSES)
 }
 
 /// Delivers a UDP datagram (or one of UDP-Lite: `protocol`).
@@ -78,15 +84,17 @@ fn raw(to: IpAddr, packet: &[u8], mark: u32) -> Result<()> {
     send(socket.as_fd(), packet, Some(&to), &[], None)
 }
 
-fn tcp_packet(segment: &Segment) -> Vec<u8> {
-    let mut tcp = Vec::with_capacity(20);
+fn tcp_packet(segment: &Segment, options: &[u8], text: &[u8]) -> Vec<u8> {
+    let mut tcp = Vec::with_capacity(20 + options.len() + text.len());
     tcp.extend(segment.from.port().to_be_bytes());
     tcp.extend(segment.to.port().to_be_bytes());
     tcp.extend(segment.sequence.to_be_bytes());
     tcp.extend(segment.acknowledged.to_be_bytes());
-    tcp.extend([5 << 4, segment.flags]);
+    tcp.extend([((5 + options.len() / 4) as u8) << 4, segment.flags]);
     tcp.extend(segment.window.to_be_bytes());
     tcp.extend([0; 4]);
+    tcp.extend(options);
+    tcp.extend(text);
     let sum = checksum(segment.from.ip(), segment.to.ip(), 6, &tcp);
     tcp[16..18].copy_from_slice(&sum.to_be_bytes());
     with_header(segment.from.ip(), segment.to.ip(), 6, tcp)
@@ -182,10 +190,11 @@ mod tests {
             window: 3,
             flags: FIN | ACK,
         };
-        assert_eq!(
-            checksum(from.ip(), to.ip(), 6, &tcp_packet(&segment)[20..]),
-            0
-        );
+        for (options, text) in [(&[][..], &[][..]), (&[1, 1, 4, 2], b"odd")] {
+            let packet = tcp_packet(&segment, options, text);
+            assert_eq!(checksum(from.ip(), to.ip(), 6, &packet[20..]), 0);
+            assert_eq!(usize::from(packet[32] >> 4), 5 + options.len() / 4);
+        }
         let udp = udp_packet(from, to, 17, b"odd");
         assert_eq!(checksum(from.ip(), to.ip(), 17, &udp[20..]), 0);
     }

@@ -1,6 +1,6 @@
 //! What the kernel lists of the sockets of a container's networks, asked for once, and what has been taken of them.
 
-use super::{Holder, Outside, held, options, unix};
+use super::{Holder, Outside, held, options, tcp, unix};
 use crate::namespaces::nested::Sights;
 use crate::{Blocker, Error, Result, Source};
 use image::ids::{NsId, Pid};
@@ -38,6 +38,8 @@ pub struct Diag {
     pub(super) frozen: bool,
     /// Inodes of the sockets that its processes have.
     pub(super) held: HashSet<u64>,
+    /// TCP connections taken out of the queues of listening sockets.
+    pub(super) clients: tcp::Clients,
     /// Unix sockets that have a record, and those that must get one, or else are outside.
     pub(super) taken: HashSet<u64>,
     pub(super) awaited: Vec<(u64, Holder)>,
@@ -103,6 +105,7 @@ impl Diag {
             ext_unix: false,
             frozen: true,
             held: HashSet::new(),
+            clients: tcp::Clients::default(),
             taken: HashSet::new(),
             awaited: Vec::new(),
         })
@@ -189,11 +192,13 @@ pub fn diag_of(source: &Source) -> Result<Diag> {
         .ok_or_else(|| Error::Refused("no process to take".into()))?;
     let pids: Vec<kernel::Pid> = source.processes.iter().map(|p| p.pid).collect();
     let diag = Diag::take(first, &source.inside)?.networks(&source.sights)?;
-    Ok(diag.connections(
+    let mut diag = diag.connections(
         Outside {
             connections: source.connections,
             unix: source.ext_unix,
         },
         held(&pids),
-    ))
+    );
+    diag.clients = source.clients.clone();
+    Ok(diag)
 }

@@ -239,6 +239,7 @@ impl Pass {
                 inside,
                 objects: HashMap::new(),
                 connections: Connections::None,
+                clients: Default::default(),
                 ext_unix: false,
                 apart,
                 sights: Default::default(),

@@ -1,4 +1,5 @@
 //! Sockets taken in one network namespace and given back in another.
+#![allow(dead_code, reason = "each test uses its part")]
 
 use image::ids::FileId;
 use image::sockets::Socket;

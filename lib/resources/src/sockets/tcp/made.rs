@@ -7,7 +7,7 @@
 //! and `EPIPE`, and poll(2) says `POLLERR` and `POLLHUP`, as after a reset by the real one.
 
 use super::waiting::{How, One, Waiting, begin_at};
-use super::{Fins, plain};
+use super::{Fins, door, plain};
 use crate::sockets::{bind, bytes_of, family_of, local, moved, options, socket_address};
 use crate::{Error, Result};
 use image::ids::FileId;
@@ -44,6 +44,11 @@ pub fn restore(
         ends: sockets.iter().filter_map(|(_, tcp)| ends(tcp)).collect(),
         waiting: Waiting::default(),
     };
+    for (id, tcp) in sockets {
+        if let (State::Listening { clients, .. }, Some(listener)) = (&tcp.state, files.get(id)) {
+            maker.let_wait(listener.as_fd(), clients)?;
+        }
+    }
     for (id, tcp) in sockets {
         let (made, how) = match &tcp.state {
             State::Fresh { .. } | State::Listening { .. } => continue,
@@ -189,6 +194,20 @@ impl Maker<'_> {
         Ok((made, Some(How::Connecting { remote: *remote })))
     }
 
+    /// Clients that were not yet accepted: as established connections, but that the program knows nothing of them.
+    fn let_wait(&mut self, listener: BorrowedFd, clients: &[Connection]) -> Result<()> {
+        if self.connections != Connections::Established {
+            return Ok(());
+        }
+        for c in clients {
+            if moved(&c.local, self.addresses) != c.local {
+                return Err(no_address(c, None));
+            }
+            self.hush(c)?;
+        }
+        door::let_wait(listener, clients)
+    }
+
     /// In a network that others use too, and that may have the address already.
     fn hush(&mut self, c: &Connection) -> Result<()> {
         let table = match &mut self.waiting.table {
@@ -285,6 +304,7 @@ fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<(OwnedFd, Option<How>)> {
     if fins.sent {
         socket::shutdown(fd, SHUT_WR)?;
     }
+    secluded.listen()?;
     let own_end = c
         .send_sequence
         .wrapping_add(c.send_queue.0.len() as u32)

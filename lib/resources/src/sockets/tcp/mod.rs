@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
+mod door;
 mod made;
 mod multipath;
 mod still;
@@ -20,7 +21,7 @@ mod waiting;
 
 pub use kernel::nftables::Table as Quiet;
 pub use made::restore;
-pub use still::{Still, end_silently, forget, quiet, quiet_ways};
+pub use still::{Clients, Still, end_silently, forget, quiet, quiet_ways};
 pub use waiting::Waiting;
 
 /// `TCP_ESTABLISHED` and so on (include/net/tcp_states.h).
@@ -35,8 +36,8 @@ const ESTABLISHED_REMEDY: &str = "close it, or let it travel (--tcp established)
     the restore (--tcp close)";
 const INNER_REMEDY: &str = "close it: of a network namespace inside the container only connections travel that have both ends \
     there, accepted";
-const ACCEPT_REMEDY: &str = "a connection that the program has not accepted cannot travel: let it accept, or leave such \
-    connections behind (--tcp close)";
+const ACCEPT_REMEDY: &str = "what waits for a service of MPTCP, or with TCP_FASTOPEN, to accept it cannot travel: let it \
+    accept, or leave such connections behind (--tcp close)";
 /// What means nothing to a stream, though an accepted socket shows there what the client's first packet had.
 const MEANINGLESS: &[&str] = &[
     "IP_MULTICAST_TTL",
@@ -200,6 +201,11 @@ fn state(fd: BorrowedFd, diag: &Diag) -> Result<State> {
         _ if read.state == LISTEN => State::Listening {
             local: bound,
             backlog: read.sacked,
+            clients: diag
+                .clients
+                .get(&socket::inode(fd)?)
+                .cloned()
+                .unwrap_or_default(),
         },
         Some(Phase::Established)
             if diag.here.connections == Connections::Closed && !is_inner(fd, diag)? =>

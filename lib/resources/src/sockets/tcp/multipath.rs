@@ -45,6 +45,7 @@ pub(super) fn state(fd: BorrowedFd) -> Result<State> {
         Ok(read) if read.state == LISTEN => State::Listening {
             local,
             backlog: read.sacked,
+            clients: Vec::new(),
         },
         Ok(read) if read.state == CLOSE && !has_ended(fd)? => State::Fresh {
             local: (!local.is_unspecified()).then_some(local),

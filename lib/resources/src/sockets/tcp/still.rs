@@ -4,17 +4,21 @@
 //! container is to go on elsewhere another table stays behind, so that no late segment finds the address without the
 //! connection, and its sockets close without a word. The other ends notice a pause.
 
-use super::{ACCEPT_REMEDY, CLOSE, LISTEN, SYN_RECV, has_other_end, not_accepted};
+use super::door::{self, Door};
+use super::{
+    ACCEPT_REMEDY, CLOSE, CLOSE_WAIT, ESTABLISHED, LISTEN, SYN_RECV, has_other_end, not_accepted,
+};
 use crate::namespaces::is_own;
 use crate::sockets::{held, sockets_of};
 use crate::{Blocker, Error, Result};
+use image::sockets::tcp::Connection as Client;
 use kernel::namespaces::Kind;
 use kernel::nftables::{self, Connection, Newcomers, Table};
 use kernel::pidfd::PidFd;
 use kernel::sock_diag::{self, TcpSocket};
 use kernel::socket::repair::Repair;
 use kernel::{Namespace, Pid, within};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -23,11 +27,17 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_millis(500);
 const TIME_WAIT: u8 = 6;
 
+/// Connections taken out of the queues of listening sockets, by the inodes of these.
+pub type Clients = HashMap<u64, Vec<Client>>;
+
 /// A network in which a container's connections stand still.
 #[derive(Debug)]
 pub struct Still {
+    /// Clients that were not yet accepted. They wait again before the table lets packets pass.
+    doors: Vec<Door>,
     table: Table,
     name: String,
+    root: Pid,
     own: bool,
     connections: Vec<Connection>,
     /// One descriptor for each connection's socket, so that none closes before we do.
@@ -35,8 +45,8 @@ pub struct Still {
 }
 
 impl Still {
-    /// Lets no new connection in, and waits until those made are accepted: what the program has not accepted has no
-    /// descriptor to take it by. The processes (our pids, the root first) still run. `id` is the container's.
+    /// Lets no new connection in, and waits a while for those made to be accepted: what the program has not accepted has no
+    /// descriptor, and only [some](door) of that can be taken all the same. The processes (our pids, the root first) still run. `id` is the container's.
     pub fn begin(pids: &[Pid], id: &str) -> Result<Still> {
         let root = root(pids)?;
         let own = is_own(root, Kind::Network)?;
@@ -68,8 +78,8 @@ impl Still {
                 break;
             }
             if Instant::now() > deadline {
-                if waiting.is_empty() {
-                    // A client that does not answer: it tries again, there.
+                // A client that does not answer tries again, there.
+                if all_may_wait(&all, pids)? {
                     break;
                 }
                 return Err(Error::Blocked(waiting));
@@ -77,25 +87,48 @@ impl Still {
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(Still {
+            doors: Vec::new(),
             table,
             name,
+            root,
             own,
             connections: Vec::new(),
             sockets: Vec::new(),
         })
     }
 
-    /// The container is frozen: from here on no packet of its connections comes or goes.
-    pub fn hush(&mut self, pids: &[Pid]) -> Result<()> {
-        let (connections, inodes) = outside(root(pids)?, pids, self.own)?;
+    /// The container is frozen: from here on no packet of its connections comes or goes. Returns those that its program has
+    /// not yet accepted, which wait here until it ends, or [runs on](Self::let_wait).
+    pub fn hush(&mut self, pids: &[Pid]) -> Result<Clients> {
+        let (connections, inodes) = outside(self.root, pids, self.own)?;
         self.table.add(&connections)?;
         self.connections = connections;
         self.sockets = borrow(pids, &inodes);
-        Ok(())
+        let mut clients = Clients::new();
+        for listener in besieged(&list(self.root)?, pids) {
+            let mut door = Door::of(listener);
+            let emptied = door.empty();
+            clients.extend([door.taken()?]);
+            // Whatever comes of it: who was taken out waits again.
+            self.doors.push(door);
+            emptied?;
+        }
+        Ok(clients)
+    }
+
+    /// The container is to run on: its clients wait to be accepted again.
+    pub fn let_wait(&mut self) -> Result<()> {
+        let doors = std::mem::take(&mut self.doors);
+        if doors.is_empty() {
+            return Ok(());
+        }
+        let fill = || doors.into_iter().try_for_each(|mut door| door.fill());
+        within(self.root, &[Namespace::Net], fill)?
     }
 
     /// The packets are dropped beyond our own end: until [`forget`], or the end of the container's network.
     pub fn stay(&mut self) -> Result<()> {
+        self.let_wait()?;
         Ok(self.table.leave(&self.name, &self.connections)?)
     }
 
@@ -103,10 +136,39 @@ impl Still {
     /// once it has ended, for who kills us before lets it run on; until then we hold its sockets, which say nothing.
     pub fn end(mut self, end: impl FnOnce() -> Result<()>) -> Result<()> {
         end()?;
+        // Those not accepted are in repair, and close without a word.
+        self.doors.clear();
         let stayed = self.stay();
         close_silently(&self.sockets);
         stayed
     }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        // After a failure that is told.
+        let _ = self.let_wait();
+    }
+}
+
+/// Listening sockets of these processes that have clients waiting.
+fn besieged(all: &[TcpSocket], pids: &[Pid]) -> Vec<OwnedFd> {
+    let inodes = all
+        .iter()
+        .filter(|s| s.state == LISTEN && s.receive_queue > 0)
+        .map(|s| s.inode.into())
+        .collect();
+    borrow(pids, &inodes)
+}
+
+/// Whether all clients that wait can be taken out of their queues, and put back.
+fn all_may_wait(all: &[TcpSocket], pids: &[Pid]) -> Result<bool> {
+    for listener in besieged(all, pids) {
+        if !door::can(listener.as_fd())? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Ends a container that was left frozen, in such a way that the other ends hear nothing of it where they are not to.
@@ -185,13 +247,20 @@ fn outside(root: Pid, pids: &[Pid], own: bool) -> Result<(Vec<Connection>, HashS
         .filter(|s| {
             of_container.contains(&s.inode.into())
                 || s.state == SYN_RECV && ports.contains(&s.local.port())
+                || is_at_the_door(s, &ports)
         })
-        .filter(|s| !has_other_end(&all, &of_container, (s.local, s.remote)))
+        .filter(|s| {
+            is_at_the_door(s, &ports) || !has_other_end(&all, &of_container, (s.local, s.remote))
+        })
         .collect();
     Ok((
         found.iter().map(|s| (s.local, s.remote)).collect(),
         found.iter().map(|s| s.inode.into()).collect(),
     ))
+}
+
+fn is_at_the_door(s: &TcpSocket, ports: &[u16]) -> bool {
+    s.inode == 0 && matches!(s.state, ESTABLISHED | CLOSE_WAIT) && ports.contains(&s.local.port())
 }
 
 /// A descriptor of ours for each of these sockets.

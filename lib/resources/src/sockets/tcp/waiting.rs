@@ -75,8 +75,9 @@ impl Waiting {
     /// processes, `id` the one it had when it was taken. What becomes of a connection from here on, the program sees
     /// for itself.
     pub fn go_on(mut self, quiet: Option<Table>, root: Pid, id: &str) -> Result<()> {
+        let any = self.table.is_some() || !self.sockets.is_empty();
         drop((quiet, self.table.take()));
-        if !self.sockets.is_empty() && !namespaces::is_own(root, Kind::Network)? {
+        if any && !namespaces::is_own(root, Kind::Network)? {
             // It may have been taken from this very network.
             super::forget(root, id)?;
         }
