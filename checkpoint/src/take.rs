@@ -115,12 +115,13 @@ fn process_is_there(process: &Stat) -> bool {
 
 /// Takes the frozen container.
 pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
-    let nested = tree::nested(frozen, found.root)?;
+    let mut nested = tree::nested(frozen, found.root)?;
     let rings = memory::rings::settle(&mut frozen.source, &frozen.sharing)?;
     let files = files::dump(&mut frozen.source)?;
     let mut inodes = Inodes::beside(&frozen.source.objects).with(rings);
-    inodes.segments(found.root)?;
+    inodes.segments(found.root, &frozen.source.sights)?;
     let sysv = ipc::sysv::dump(found.root, &mut frozen.source)?;
+    ipc::sysv::dump_inner(&mut nested, &mut frozen.source)?;
     let (groups, words) = cgroups::groups::dump(&frozen.source, found.root)?;
     for process in &mut frozen.source.processes {
         process.rest()?;
@@ -142,7 +143,7 @@ pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
         spaces.push(Some(space));
         layouts.push(layout);
     }
-    inodes.settle(found.root)?;
+    inodes.settle(found.root, &frozen.source.sights)?;
     let stub = memory::free_everywhere(&layouts)?;
     let mut processes = Vec::new();
     let inside = frozen.source.inside.clone();

@@ -57,7 +57,8 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
         files.resume(target)?;
     }
     nested::settle(nested, target, &mut pour.init)?;
-    ipc::sysv::resume(target, &pour.sysv)?;
+    let root = target.root_pid;
+    ipc::sysv::resume(target, root, &pour.sysv)?;
     ipc::notices::resume(target, &pour.queues)?;
     let base = match target.processes.values_mut().next() {
         Some(any) => credentials::Base::of(&mut any.leader, pour.first_filter_is_engines)?,

@@ -3,7 +3,7 @@
 use crate::namespaces::mount::Covered;
 use crate::namespaces::nested::Inners;
 use crate::{Error, Result};
-use image::ids::{FileId, Pid, SharedId};
+use image::ids::{FileId, NsId, Pid, SharedId};
 use image::sockets::tcp::Connections;
 use kernel::pidfd::PidFd;
 use kernel::proc::Proc;
@@ -113,6 +113,19 @@ impl Target {
         inner
             .and_then(|id| self.inners.pid(id))
             .unwrap_or(self.root_pid)
+    }
+
+    /// Our pid of a process in an ipc namespace inside the container; none: in the container's.
+    pub fn queues_of(&self, id: Option<NsId>) -> Result<kernel::Pid> {
+        let Some(id) = id else {
+            return Ok(self.root_pid);
+        };
+        self.inners.pid(id).ok_or_else(|| {
+            Error::Refused(format!(
+                "the image speaks of namespace {}, which is not in it",
+                id.0
+            ))
+        })
     }
 
     /// Our descriptor for an open file description.

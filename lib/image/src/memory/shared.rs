@@ -2,7 +2,7 @@
 //! descriptor leads to them; else `files.json` has them. Their contents are `pages/N` entries that follow right behind.
 
 use super::pages::PAGE;
-use crate::ids::SharedId;
+use crate::ids::{NsId, SharedId};
 use crate::ipc::sysv::Permissions;
 use crate::path::Name;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,9 @@ pub enum Object {
     },
     /// A shared memory segment of System V (shmget(2)); also one that nobody maps.
     Segment {
+        /// The ipc namespace inside the container that it is of; absent: the container's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<NsId>,
         /// Numbers, owners, mode.
         permissions: Permissions,
         /// Its pages stay in memory (`SHM_LOCK`).

@@ -4,6 +4,7 @@
 use super::{cgroup, ipc, mount, network, time, user, uts};
 use crate::ids::{MountId, NsId, Pid};
 use crate::ipc::Queues;
+use crate::ipc::sysv::SystemV;
 use crate::path::Name;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -75,6 +76,9 @@ pub enum Content {
         limits: ipc::Ipc,
         /// Its message queues.
         queues: Queues,
+        /// Its semaphore sets and message queues of System V; segments of shared memory are in `memory.json`.
+        #[serde(default, skip_serializing_if = "SystemV::is_empty")]
+        sysv: SystemV,
     },
     /// Host and domain name.
     Uts {
@@ -193,6 +197,9 @@ impl Nested {
                 return Err(format!(
                     "namespace {id} belongs to one that does not come before it"
                 ));
+            }
+            if let Content::Ipc { sysv, .. } = &inner.content {
+                sysv.check()?;
             }
             known.push(inner.id);
         }

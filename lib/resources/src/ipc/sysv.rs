@@ -9,6 +9,7 @@ use crate::memory::segments::{record, wanted};
 use crate::namespaces::is_own;
 use crate::{Blocker, Error, Result, Source, SourceProcess, Target, tree};
 use image::ipc::sysv::{HIGHEST, Message, Queue, Semaphore, Set, SystemV, Undo};
+use image::namespaces::nested::{Content, Nested};
 use kernel::kcmp::Sharers;
 use kernel::namespaces::Kind;
 use kernel::proc::stat;
@@ -16,10 +17,34 @@ use kernel::remote::{Call, Caller};
 use kernel::sysv::sem::Operation;
 use kernel::sysv::{msg, sem};
 use kernel::{Namespace, Pid, kcmp, within};
+use std::collections::HashSet;
 
 /// Takes everything of the frozen container with this root process. Of the host's namespace nothing is taken, and nothing
 /// may be owed there.
 pub fn dump(root: Pid, source: &mut Source) -> Result<SystemV> {
+    let inner: HashSet<Pid> = source
+        .sights
+        .queues
+        .iter()
+        .flat_map(|(_, _, members)| members.iter().copied())
+        .collect();
+    of(root, source, |pid| !inner.contains(&pid))
+}
+
+/// Adds what is in the ipc namespaces inside the container.
+pub fn dump_inner(nested: &mut Nested, source: &mut Source) -> Result<()> {
+    for (id, there, members) in source.sights.queues.clone() {
+        let found = of(there, source, |pid| members.contains(&pid))?;
+        let inner = nested.namespaces.iter_mut().find(|inner| inner.id == id);
+        if let Some(Content::Ipc { sysv, .. }) = inner.map(|inner| &mut inner.content) {
+            *sysv = found;
+        }
+    }
+    Ok(())
+}
+
+/// What is in the ipc namespace of a process; who is in it may owe something there.
+fn of(root: Pid, source: &mut Source, is_in: impl Fn(Pid) -> bool) -> Result<SystemV> {
     let own = is_own(root, Kind::Ipc)?;
     let (found, queues) = within(root, &[Namespace::Ipc], || {
         let sets = sem::list()?.into_iter().map(read);
@@ -38,7 +63,7 @@ pub fn dump(root: Pid, source: &mut Source) -> Result<SystemV> {
         sets.push(set);
     }
     for process in &mut source.processes {
-        if !sets.is_empty() && kcmp::has_undo(process.pid)? {
+        if !sets.is_empty() && is_in(process.pid) && kcmp::has_undo(process.pid)? {
             ask(process, &mut sets)?;
         }
     }
@@ -236,8 +261,8 @@ impl Drop for Lifted {
 }
 
 /// Once the processes are there, and before their credentials are their own: what they take back, who was the last, and
-/// who may use it all.
-pub fn resume(target: &mut Target, record: &SystemV) -> Result<()> {
+/// who may use it all. `there` is a process in their namespace.
+pub fn resume(target: &mut Target, there: Pid, record: &SystemV) -> Result<()> {
     for set in &record.sets {
         for undo in &set.undo {
             let semaphore = set.semaphores.get(usize::from(undo.number));
@@ -257,7 +282,7 @@ pub fn resume(target: &mut Target, record: &SystemV) -> Result<()> {
     if record.sets.is_empty() {
         return Ok(());
     }
-    within(target.root_pid, &[Namespace::Ipc], || {
+    within(there, &[Namespace::Ipc], || {
         let mut sets = record.sets.iter();
         sets.try_for_each(|set| sem::set(&wanted(&set.permissions)))
     })??;

@@ -2,14 +2,15 @@
 
 use super::shared::Inodes;
 use crate::namespaces::is_own;
+use crate::namespaces::nested::Sights;
 use crate::sink::too_few;
 use crate::{Blocker, Error, Result, Target};
-use image::ids::SharedId;
+use image::ids::{NsId, SharedId};
 use image::ipc::sysv::Permissions;
 use image::memory::shared::{Object, Objects, Shared};
 use image::memory::{Area, Backing, Space};
 use kernel::descriptor;
-use kernel::namespaces::Kind;
+use kernel::namespaces::{Kind, identity};
 use kernel::proc::{Proc, maps};
 use kernel::remote::{Call, STUB_LEN};
 use kernel::sysv::shm::{self, Attached, Segment};
@@ -69,10 +70,12 @@ pub(crate) fn wanted(record: &Permissions) -> kernel::sysv::Permissions {
     }
 }
 
-/// The segments of a container while it is being taken, by number; each with its contents, once found.
+/// The segments of a container while it is being taken, by namespace and number; each with its contents, once found.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
-    known: BTreeMap<i32, (Shared, Option<OwnedFd>)>,
+    known: BTreeMap<(Option<NsId>, i32), (Shared, Option<OwnedFd>)>,
+    /// Who is in an ipc namespace inside the container.
+    inner: HashMap<Pid, NsId>,
 }
 
 impl Segments {
@@ -85,7 +88,8 @@ impl Segments {
             ))
         };
         let number = i32::try_from(area.inode).map_err(|_| gone())?;
-        let (shared, fd) = self.known.get_mut(&number).ok_or_else(gone)?;
+        let key = (self.inner.get(&pid).copied(), number);
+        let (shared, fd) = self.known.get_mut(&key).ok_or_else(gone)?;
         if fd.is_none() {
             let link = Proc::process(pid).path(&area.link());
             let file = File::open(&link)
@@ -97,16 +101,26 @@ impl Segments {
 }
 
 impl Inodes {
-    /// Those of the namespace of the container with this root process, where that is its own.
-    pub fn segments(&mut self, root: Pid) -> Result<()> {
-        if !is_own(root, Kind::Ipc)? {
-            return Ok(());
+    /// Those of the namespace of the container with this root process, where that is its own, and of those inside it.
+    pub fn segments(&mut self, root: Pid, sights: &Sights) -> Result<()> {
+        if is_own(root, Kind::Ipc)? {
+            self.segments_of(None, root)?;
         }
-        for found in list(root)? {
+        for (id, there, members) in &sights.queues {
+            self.segments_of(Some(*id), *there)?;
+            let members = members.iter().map(|pid| (*pid, *id));
+            self.segments.inner.extend(members);
+        }
+        Ok(())
+    }
+
+    fn segments_of(&mut self, of: Option<NsId>, there: Pid) -> Result<()> {
+        for found in list(there)? {
             let mode = found.permissions.mode;
             let shared = Shared {
                 id: self.next(),
                 object: Object::Segment {
+                    of,
                     permissions: record(&found.permissions),
                     locked: mode & shm::LOCKED != 0,
                     removed: mode & shm::REMOVED != 0,
@@ -115,19 +129,24 @@ impl Inodes {
                 size: found.size,
             };
             let number = found.permissions.id;
-            self.segments.known.insert(number, (shared, None));
+            self.segments.known.insert((of, number), (shared, None));
         }
         Ok(())
     }
 
     /// Once all areas were met: the contents of segments that nobody shows, and all segments among the objects.
-    pub fn settle(&mut self, root: Pid) -> Result<()> {
-        for (number, (mut shared, fd)) in std::mem::take(&mut self.segments.known) {
+    pub fn settle(&mut self, root: Pid, sights: &Sights) -> Result<()> {
+        let there = |of: Option<NsId>| {
+            let mut all = sights.queues.iter();
+            let found = all.find(|(id, ..)| Some(*id) == of);
+            found.map_or(root, |(_, there, _)| *there)
+        };
+        for ((of, number), (mut shared, fd)) in std::mem::take(&mut self.segments.known) {
             let fd = match fd {
                 Some(fd) => fd,
                 None => {
                     let attach = || Attached::attach(number);
-                    let attached = within(root, &[Namespace::Ipc], attach)??;
+                    let attached = within(there(of), &[Namespace::Ipc], attach)??;
                     attached.open()?.into()
                 }
             };
@@ -236,46 +255,44 @@ pub(super) fn attach_calls<'a>(
 
 /// Once everything is mapped: who may use the segments, and which go with their last user.
 pub fn settle(objects: &Objects, target: &mut Target) -> Result<()> {
-    let root = target.root_pid;
-    let segments = std::mem::take(&mut target.segments);
-    let all = objects.objects.iter().filter_map(|shared| {
+    let _attached = std::mem::take(&mut target.segments);
+    for shared in &objects.objects {
         let Object::Segment {
+            of,
             permissions,
             locked,
             removed,
             ..
         } = &shared.object
         else {
-            return None;
+            continue;
         };
-        Some((permissions, *locked, *removed))
-    });
-    let work = || {
-        for (permissions, locked, removed) in all {
+        let work = || {
             shm::set(&wanted(permissions))?;
-            if locked {
+            if *locked {
                 shm::lock(permissions.id)?;
             }
-            if removed {
+            if *removed {
                 shm::remove(permissions.id)?;
             }
-        }
-        Ok::<_, kernel::Error>(())
-    };
-    if !segments.is_empty() {
-        within(root, &[Namespace::Ipc], work)??;
+            Ok::<_, kernel::Error>(())
+        };
+        within(target.queues_of(*of)?, &[Namespace::Ipc], work)??;
     }
     Ok(())
 }
 
-/// Segments that somebody outside the container uses too, or that would go while nobody shows them.
+/// Segments, in the ipc namespace of process `root`, that somebody outside the container uses too, or that would go while
+/// nobody shows them.
 pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
     let segments = list(root)?;
     if segments.is_empty() {
         return Ok(Vec::new());
     }
     let mut shown: HashMap<u64, u64> = HashMap::new();
-    for pid in processes {
+    let own = identity(root, Kind::Ipc)?;
+    let is_there = |pid: &&Pid| identity(**pid, Kind::Ipc).is_ok_and(|found| found == own);
+    for pid in processes.iter().filter(is_there) {
         // One that ends meanwhile shows none.
         for area in maps::read(*pid).unwrap_or_default() {
             if is_segment(&area) {

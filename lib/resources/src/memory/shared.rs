@@ -199,9 +199,13 @@ pub fn restore(objects: &Objects, target: &mut Target) -> Result<()> {
                 fd
             }
             Object::Segment {
-                permissions, page, ..
+                of,
+                permissions,
+                page,
+                ..
             } => {
-                let made = segments::restore(target.root_pid, permissions, shared.size, *page)?;
+                let there = target.queues_of(*of)?;
+                let made = segments::restore(there, permissions, shared.size, *page)?;
                 target.segments.insert(shared.id, made.0);
                 made.1
             }

@@ -51,7 +51,7 @@ pub fn restore(ipc: &Ipc) -> Result<()> {
     Ok(())
 }
 
-/// Objects of System V in a namespace of a part of the container, which are not taken.
+/// Objects of System V in a namespace of single threads of the container, which are not taken.
 pub fn blockers(root: Pid) -> Result<Vec<Blocker>> {
     let found = within(root, &[Namespace::Ipc], || {
         [
@@ -74,7 +74,9 @@ pub fn blockers(root: Pid) -> Result<Vec<Blocker>> {
         .map(|(count, file, what)| Blocker {
             pid: root,
             place: format!("/proc/sysvipc/{file}"),
-            what: format!("{count} System V {what} in an ipc namespace of a part of the container"),
+            what: format!(
+                "{count} System V {what} in an ipc namespace of single threads inside the container"
+            ),
             remedy: "remove them with ipcrm, or start all of the container in that namespace"
                 .into(),
         })

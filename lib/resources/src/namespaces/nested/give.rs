@@ -180,6 +180,11 @@ pub fn settle(nested: &Nested, target: &mut Target, init: &mut Option<Stub>) -> 
         {
             network::resume(there, network, network::Uplinks::Kept)?;
         }
+        if let Content::Ipc { sysv, .. } = &inner.content
+            && let Some(there) = target.inners.pid(inner.id)
+        {
+            crate::ipc::sysv::resume(target, there, sysv)?;
+        }
     }
     let mut inners = std::mem::take(&mut target.inners);
     while let Some((_, holder)) = inners.holders.pop_last() {
@@ -274,9 +279,14 @@ fn fill(
         Content::Network { network } => {
             network::restore(holder, network)?;
         }
-        Content::Ipc { limits, queues } => {
+        Content::Ipc {
+            limits,
+            queues,
+            sysv,
+        } => {
             within(holder, &[Namespace::Ipc], || ipc::restore(limits))??;
             crate::ipc::restore(holder, queues)?;
+            crate::ipc::sysv::restore(holder, sysv)?;
         }
         Content::Uts { names } => within(holder, &[Namespace::Uts], || uts::restore(names))??,
         Content::Mount {

@@ -4,6 +4,7 @@ use crate::namespaces::{cgroup, ipc, mount, network, time, user, uts};
 use crate::{Blocker, Error, Result};
 use image::ids;
 use image::ids::NsId;
+use image::ipc::sysv::SystemV;
 use image::namespaces::nested::{Children, Content, Inner, Nested, Shown, Task};
 use image::namespaces::network::LinkKind;
 use image::namespaces::user::Users;
@@ -238,7 +239,13 @@ impl Walk {
                     }
                 }
                 Kind::Ipc => {
-                    self.blockers.extend(ipc::blockers(tid)?);
+                    let members = self.members(found.id);
+                    // Its objects are taken by way of processes.
+                    if !members.contains(&tid) {
+                        self.blockers.extend(ipc::blockers(tid)?);
+                    }
+                    let found = crate::memory::segments::blockers(tid, &members)?;
+                    self.blockers.extend(found);
                     self.blockers.extend(crate::ipc::blockers_inner(tid)?);
                 }
                 Kind::Pid | Kind::Uts | Kind::Cgroup => {}
@@ -326,6 +333,7 @@ impl Walk {
             Kind::Ipc => Content::Ipc {
                 limits: ipc::dump(tid)?,
                 queues: crate::ipc::dump_inner(tid)?,
+                sysv: SystemV::default(), // `crate::ipc::sysv::dump_inner` asks the processes
             },
             Kind::Uts => Content::Uts {
                 names: uts::dump(tid)?,
@@ -432,6 +440,8 @@ pub fn dump(
 pub struct Sights {
     /// A task of ours in each mount namespace, and all that are in it.
     pub mounts: Vec<(NsId, Pid, HashSet<Pid>)>,
+    /// The same of ipc namespaces and processes.
+    pub queues: Vec<(NsId, Pid, HashSet<Pid>)>,
     /// A process of ours in each network namespace, by the inode.
     pub networks: BTreeMap<u64, (NsId, Pid)>,
 }
@@ -480,6 +490,15 @@ impl Sights {
 }
 
 impl Walk {
+    /// The processes in a namespace.
+    fn members(&self, id: NsId) -> Vec<Pid> {
+        let members = self.tasks.iter();
+        let members = members
+            .filter(|((pid, tid), member)| pid == tid && member.namespaces.contains(&id))
+            .map(|((pid, _), _)| *pid);
+        members.collect()
+    }
+
     fn sights(&self) -> Sights {
         let mut sights = Sights::default();
         for found in &self.found {
@@ -494,6 +513,10 @@ impl Walk {
                         .map(|((_, tid), _)| *tid)
                         .collect();
                     sights.mounts.push((found.id, there, members));
+                }
+                Kind::Ipc => {
+                    let members = self.members(found.id).into_iter().collect();
+                    sights.queues.push((found.id, there, members));
                 }
                 Kind::Network => {
                     sights
