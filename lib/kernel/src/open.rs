@@ -136,6 +136,18 @@ impl Root {
             .named(|| self.what("make fifo", path))
     }
 
+    /// Makes a character device.
+    pub fn mknod(&self, path: &Path, node: (u32, u32), mode: u32) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        let (kind, mode) = (
+            nix::sys::stat::SFlag::S_IFCHR,
+            Mode::from_bits_truncate(mode),
+        );
+        let node = libc::makedev(node.0, node.1);
+        nix::sys::stat::mknodat(&parent, name.as_os_str(), kind, mode, node)
+            .named(|| self.what("make device", path))
+    }
+
     /// Removes a name, or an empty directory.
     pub fn remove(&self, path: &Path, directory: bool) -> Result<()> {
         let (parent, name) = self.parent(path)?;

@@ -15,4 +15,7 @@ pub struct Device {
     pub minor: u32,
     /// Opened by whoever made the container, through a mount the container does not have (standard input on `/dev/null`).
     pub outside: bool,
+    /// Permission bits of a node that has no name any more; absent: it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<u32>,
 }

@@ -2,6 +2,8 @@
 
 use super::borrowed::Borrowed;
 use super::collect::Collector;
+use super::kind::is_stateless;
+use super::spare_name;
 use super::surroundings::Surroundings;
 use crate::{Error, Result};
 use image::files::device::Device;
@@ -21,12 +23,21 @@ pub(crate) fn dump(file: &Borrowed, collector: &Collector) -> Result<Device> {
         major,
         minor,
         outside,
+        deleted: (!outside && file.stat.links == 0).then(|| file.stat.permissions()),
     })
 }
 
 /// Opens the container's own, or, where it never had one, ours.
 pub(crate) fn restore(record: &Device, flags: u32, root: &Root) -> Result<OwnedFd> {
     let node = (record.major, record.minor);
+    if let Some(mode) = record.deleted.filter(|_| is_stateless(node)) {
+        let (path, fd) = spare_name(record.path.as_path(), |path| {
+            root.mknod(path, node, mode)?;
+            root.open(path, super::reopening(flags))
+        })?;
+        root.remove(&path, false)?;
+        return Ok(fd);
+    }
     let is = |root: &Root, path: &Path| {
         let found = root.stat(path);
         found.is_ok_and(|s| s.format() == descriptor::S_IFCHR && s.node == node)

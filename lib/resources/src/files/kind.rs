@@ -274,6 +274,11 @@ const STATELESS: [(u32, u32); 5] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)];
 /// `/dev/kmsg`, which has a place for each who reads it, and none for who only writes.
 const KMSG: (u32, u32) = (1, 11);
 
+/// Whether a device number is that of one without state.
+pub(crate) fn is_stateless(node: (u32, u32)) -> bool {
+    STATELESS.contains(&node)
+}
+
 /// Whether a device number is a terminal's: virtual consoles and serial lines, `/dev/tty` and `/dev/console`, Unix98
 /// pseudoterminals (Documentation/admin-guide/devices.txt).
 pub(crate) fn is_terminal(node: (u32, u32)) -> bool {
@@ -283,7 +288,7 @@ pub(crate) fn is_terminal(node: (u32, u32)) -> bool {
 fn device(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obstacle> {
     let node = file.stat.node;
     let writes_only = file.flags() & O_ACCMODE == O_WRONLY;
-    if STATELESS.contains(&node) || (node == KMSG && writes_only) {
+    if is_stateless(node) || (node == KMSG && writes_only) {
         return Ok(Kind::Device);
     }
     if node == tun::NODE {

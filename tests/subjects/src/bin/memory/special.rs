@@ -1,4 +1,5 @@
-//! Memory with a will of its own: sealed, droppable, with guard pages, reserved by the terabyte, wiped or missing in a child.
+//! Memory with a will of its own: sealed, droppable, with guard pages, reserved by the terabyte, wiped or missing in a child; a
+//! stack that grows only afterwards.
 #![forbid(unsafe_code)]
 
 use kernel::own::{Area, child::fork};
@@ -23,6 +24,15 @@ fn shown(area: &Area) -> Option<(u64, u64, Vec<&'static str>)> {
     let flags = ["rd", "wr", "sl", "dp", "gu", "wf", "dc", "nr"];
     let has = flags.into_iter().filter(|flag| found.has(flag));
     Some((found.start, found.end, has.collect()))
+}
+
+/// Uses as many pages of the stack.
+fn deep(pages: usize) -> usize {
+    let page = std::hint::black_box([pages as u8; PAGE]);
+    match pages {
+        0 => usize::from(page[PAGE - 1]),
+        _ => deep(pages - 1) + usize::from(std::hint::black_box(page)[0] == pages as u8),
+    }
 }
 
 fn main() -> ExitCode {
@@ -67,6 +77,9 @@ fn main() -> ExitCode {
     let before = look();
 
     stage.wait();
+
+    // A megabyte at least, where a few pages were in use.
+    stage.same("how deep the stack goes", 200, deep(200));
 
     stage.same("the areas and their flags", before, look());
     stage.holds(
