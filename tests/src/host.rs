@@ -321,7 +321,8 @@ impl Host {
     /// Ends it: the keeper ends with its standard input, and every process of its pid namespace with it. The control groups
     /// of native containers that nobody is left to remove, and which all hosts share, go as well.
     pub fn end(&mut self) {
-        let groups = self.groups();
+        let mut groups = self.groups();
+        beneath(&self.group(), &mut groups);
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
         for at in groups {
@@ -331,6 +332,11 @@ impl Host {
             }
             let _ = at.parent().map(std::fs::remove_dir);
         }
+    }
+
+    /// A control group for programs of this host, which they make.
+    pub fn group(&self) -> PathBuf {
+        PathBuf::from(format!("/sys/fs/cgroup/pids/ferry-test-{}", self.init))
     }
 
     fn groups(&self) -> Vec<PathBuf> {
@@ -360,6 +366,16 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// A control group and those beneath it, the innermost first.
+fn beneath(group: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            beneath(&entry.path(), found);
+        }
+    }
+    found.push(group.to_owned());
 }
 
 /// The children of a process in the `/proc` given.

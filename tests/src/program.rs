@@ -46,24 +46,16 @@ impl<'h> Program<'h> {
     }
 
     /// Starts a container with links, packet filters, System V IPC, control groups and namespaces inside it
-    /// (`programs/laden.sh`), in a control group that [`Program::unload`] removes.
+    /// (`programs/laden.sh`), in a control group that goes with the host.
     pub fn laden(host: &'h Host) -> Self {
         let line = format!(
             "bash -c 'mkdir {0} && echo $$ > {0}/cgroup.procs && exec bash {1}'",
-            group(),
+            host.group().display(),
             programs().join("laden.sh").display()
         );
         let program = Program::alone(host, "laden", &line);
         program.says("inside");
         program
-    }
-
-    /// Removes the control group of a program that has ended.
-    pub fn unload(host: &Host) {
-        let remove = format!("find {} -depth -type d -exec rmdir {{}} +", group());
-        until("its groups to be empty", LONG, || {
-            (host.sh(&remove).code == 0).then_some(())
-        });
     }
 
     /// The same container somewhere else, after a restore.
@@ -161,9 +153,4 @@ impl<'h> Program<'h> {
             );
         }
     }
-}
-
-/// Where a laden program is: one at a time in a test's process.
-fn group() -> String {
-    format!("/sys/fs/cgroup/pids/ferry-test-{}", std::process::id())
 }

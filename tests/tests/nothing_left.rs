@@ -49,9 +49,7 @@ fn images(host: &Host) -> Images {
 
 /// A container with much inside it.
 fn laden(host: &Host) -> Images {
-    let images = Images::of(&Program::laden(host));
-    Program::unload(host);
-    images
+    Images::of(&Program::laden(host))
 }
 
 /// Restores under a name and without one, and sees each fail with `code` and leave nothing.

@@ -330,9 +330,6 @@ fn a_checkpoint_of_much_killed_at_any_moment_does_no_harm() {
         assert_eq!(inside(), seen);
     });
     traces.assert_none_left(&host);
-    host.kill(program.pid);
-    program.ends();
-    Program::unload(&host);
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub mod witness;
 pub mod xattr;
 
 pub use error::{Error, Result};
-pub use within::{Namespace, within};
+pub use within::{Namespace, attended, within};
 
 /// A process or thread id in *our* pid namespace.
 pub type Pid = i32;

@@ -7,6 +7,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 /// How long a thread may take to be gone.
@@ -65,6 +66,25 @@ pub fn within<T: Send>(
     })
 }
 
+/// Runs `work` on a thread of its own and meanwhile answers, on this one, what it asks: calls in tasks can only be made by
+/// the thread that traces them. Returns when that thread is gone.
+pub fn attended<T: Send, Q: Send>(
+    work: impl FnOnce(Sender<Q>) -> T + Send,
+    mut answer: impl FnMut(Q),
+) -> T {
+    let (ask, asked) = channel();
+    let (made, thread) = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| (work(ask), nix::unistd::gettid()));
+        asked.into_iter().for_each(&mut answer);
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    });
+    await_end(thread);
+    made
+}
+
 /// Runs `work` on a thread of its own, and returns when that is gone. To have been joined is not enough: the kernel lists
 /// it until it has left its namespaces, and a process with two threads must not fork.
 pub(crate) fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
@@ -75,12 +95,16 @@ pub(crate) fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     });
+    await_end(thread);
+    made
+}
+
+fn await_end(thread: nix::unistd::Pid) {
     let listed = format!("/proc/self/task/{thread}");
     let deadline = Instant::now() + PATIENCE;
     while std::path::Path::new(&listed).exists() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_micros(50));
     }
-    made
 }
 
 fn root_of(pid: Pid) -> Result<File> {

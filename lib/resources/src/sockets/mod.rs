@@ -8,6 +8,7 @@ use image::ids::{FileId, NsId, Pid};
 use image::sockets::Socket;
 use image::sockets::tcp::Connections;
 use image::sockets::unix::Unix;
+use kernel::namespaces::{Kind, identity};
 use kernel::socket;
 use kernel::{Namespace, within};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -27,6 +28,7 @@ use address::{
     address, bind, bytes_of, family_of, local, moved, record, remote, socket_address, version_of,
 };
 pub use diag::{Diag, diag_of};
+use unix::makers::{self, Makers};
 
 /// What becomes of sockets whose other end is outside the container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -276,7 +278,7 @@ fn within_network(
     there: kernel::Pid,
     network: Option<NsId>,
     sockets: &[Listed],
-    target: &Target,
+    target: &mut Target,
     made: &mut HashMap<FileId, OwnedFd>,
 ) -> Result<(unix::Made, tcp::Waiting)> {
     // Inside the container nothing goes on that leads out, and no address has changed.
@@ -294,8 +296,10 @@ fn within_network(
     };
     let all = chosen(&of_all(sockets), unix_of);
     let views = unix::views(&chosen(&own, unix_of), target)?;
-    in_both(there, target.root_pid, || {
-        let unix = unix::restore(&chosen(&own, unix_of), &all, views, made)?;
+    let root = target.root_pid;
+    let network = identity(there, Kind::Network)?;
+    let make = |makers: Makers| {
+        let unix = unix::restore(&chosen(&own, unix_of), &all, views, &makers, made)?;
         for (id, socket) in &own {
             let fd = match socket {
                 Socket::Unix(_) | Socket::Tcp(_) => continue,
@@ -312,6 +316,9 @@ fn within_network(
         });
         let waiting = tcp::restore(&tcp, &addresses, connections, made)?;
         Ok((unix, waiting))
+    };
+    makers::with(&mut target.processes, network, |makers| {
+        in_both(there, root, || make(makers))
     })
 }
 

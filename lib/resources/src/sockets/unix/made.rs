@@ -2,12 +2,13 @@
 //!
 //! A connection shows three things that only its making gives: the name of the listening socket at its accepted end, and
 //! at each end the credentials of whoever made the other. So each pair with a name is made by a listening socket of that
-//! name that lives as long as it takes, in an empty root directory. Our own process stands for the pid.
+//! name that lives as long as it takes, in an empty root directory, by the calls of those [processes](super::makers).
 
+use super::makers::Makers;
 use super::refused;
 use crate::{Error, Result, Target};
 use image::ids::{FileId, NsId};
-use image::sockets::unix::{Address, Credentials, Kind, SocketFile, State, Unix};
+use image::sockets::unix::{Address, Kind, SocketFile, State, Unix};
 use kernel::socket::root::{self, Root};
 use kernel::socket::{self, AF_UNIX};
 use kernel::{Namespace, within};
@@ -142,7 +143,7 @@ fn make_way(path: &Path, address: &[u8], kind: Kind) -> Result<()> {
     }
 }
 
-fn type_of(kind: Kind) -> i32 {
+pub(super) fn type_of(kind: Kind) -> i32 {
     match kind {
         Kind::Stream => socket::SOCK_STREAM,
         Kind::Dgram => socket::SOCK_DGRAM,
@@ -152,14 +153,6 @@ fn type_of(kind: Kind) -> i32 {
 
 pub(super) fn create(kind: Kind) -> Result<OwnedFd> {
     Ok(socket::create(AF_UNIX, type_of(kind), 0)?)
-}
-
-/// Runs `work` so that the socket it makes shows these credentials to its peer.
-fn shown_as<T>(who: Option<Credentials>, work: impl FnOnce() -> kernel::Result<T>) -> Result<T> {
-    match who {
-        None => Ok(work()?),
-        Some(who) => Ok(root::as_user(who.uid, who.gid, work)??),
-    }
 }
 
 /// The root directories of the mount namespaces inside the container in which these have their names.
@@ -182,10 +175,11 @@ pub fn views(sockets: &[(FileId, &Unix)], target: &Target) -> Result<BTreeMap<Ns
 
 /// Makes the unix sockets of a network; this thread is in it, and has the container's root directory. Those that they are
 /// connected to are among `all`; `views` are other root directories.
-pub fn restore(
+pub(in crate::sockets) fn restore(
     sockets: &[(FileId, &Unix)],
     all: &[(FileId, &Unix)],
     views: BTreeMap<NsId, Root>,
+    makers: &Makers,
     files: &mut HashMap<FileId, OwnedFd>,
 ) -> Result<Made> {
     let own = [(None, Root::current()?)];
@@ -212,7 +206,7 @@ pub fn restore(
                     .get(peer)
                     .ok_or_else(|| missing(unix.inode, *peer))?;
                 if is_pair(unix, other) {
-                    let (one, two) = connected(unix, other, &by_inode, &made.roots)?;
+                    let (one, two) = connected(unix, other, &by_inode, &made.roots, makers)?;
                     files.insert(*id, one);
                     files.insert(other_id, two);
                     made.paired.extend([unix.inode, other.inode]);
@@ -226,7 +220,7 @@ pub fn restore(
                     peer_credentials: unix.peer_credentials,
                     ..(*unix).clone()
                 };
-                let (one, two) = connected(unix, &peer, &by_inode, &made.roots)?;
+                let (one, two) = connected(unix, &peer, &by_inode, &made.roots, makers)?;
                 files.insert(*id, one);
                 made.closed.insert(unix.inode, two);
             }
@@ -245,9 +239,7 @@ pub fn restore(
             made.roots.bind(fd.as_fd(), name, unix.kind)?;
         }
         if let State::Listening { backlog, .. } = &unix.state {
-            shown_as(unix.peer_credentials, || {
-                socket::listen(fd.as_fd(), *backlog)
-            })?;
+            makers.listen(unix.peer_credentials, fd.as_fd(), *backlog)?;
         }
         files.insert(*id, fd);
     }
@@ -273,11 +265,10 @@ fn connected(
     two: &Unix,
     all: &HashMap<u64, (FileId, &Unix)>,
     roots: &Roots,
+    makers: &Makers,
 ) -> Result<(OwnedFd, OwnedFd)> {
     if one.kind == Kind::Dgram || (one.name.is_none() && two.name.is_none()) {
-        let (a, b) = shown_as(one.peer_credentials, || {
-            socket::pair(AF_UNIX, type_of(one.kind))
-        })?;
+        let (a, b) = makers.pair(one.peer_credentials, one.kind)?;
         for (fd, unix) in [(&a, one), (&b, two)] {
             if let Some(name) = &unix.name {
                 roots.bind(fd.as_fd(), name, unix.kind)?;
@@ -291,9 +282,9 @@ fn connected(
         })
     };
     if one.name.is_none() || (two.name.is_some() && listens(two)) {
-        accepted(one, two, roots)
+        accepted(one, two, roots, makers)
     } else {
-        accepted(two, one, roots).map(|(client, server)| (server, client))
+        accepted(two, one, roots, makers).map(|(client, server)| (server, client))
     }
 }
 
@@ -306,7 +297,12 @@ fn same_name(one: &Option<Address>, two: &Option<Address>) -> bool {
 }
 
 /// A connection through a listening socket that has the server's name for a moment.
-fn accepted(client: &Unix, server: &Unix, roots: &Roots) -> Result<(OwnedFd, OwnedFd)> {
+fn accepted(
+    client: &Unix,
+    server: &Unix,
+    roots: &Roots,
+    makers: &Makers,
+) -> Result<(OwnedFd, OwnedFd)> {
     let listener = create(server.kind)?;
     let end = create(client.kind)?;
     if let Some(name) = &client.name {
@@ -322,12 +318,8 @@ fn accepted(client: &Unix, server: &Unix, roots: &Roots) -> Result<(OwnedFd, Own
         root::own(path.as_path(), 0, 0, 0o777)?;
     }
     // What the client sees are the credentials of `listen`, what the server sees those of `connect`.
-    shown_as(client.peer_credentials, || {
-        socket::listen(listener.as_fd(), 1)
-    })?;
-    shown_as(server.peer_credentials, || {
-        socket::connect(end.as_fd(), &address)
-    })?;
+    makers.listen(client.peer_credentials, listener.as_fd(), 1)?;
+    makers.connect(server.peer_credentials, end.as_fd(), &address)?;
     let accepted = socket::accept(listener.as_fd())?;
     Ok((end, accepted))
 }

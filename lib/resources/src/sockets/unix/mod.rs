@@ -19,9 +19,11 @@ use std::path::{Path, PathBuf};
 
 mod fill;
 mod made;
+pub(super) mod makers;
 
 pub use fill::fill;
-pub use made::{Made, restore, views};
+pub(super) use made::restore;
+pub use made::{Made, views};
 
 const LISTEN: u8 = 10;
 
@@ -52,6 +54,10 @@ pub fn dump(
         _ => queue(fd, kind, diag, in_flight)?,
     };
     let fresh = (socket::AF_UNIX, listed.kind.into(), 0);
+    let peer_credentials = match &state {
+        State::Listening { .. } => listener_credentials(fd, &holder, diag)?,
+        _ => peer_credentials(fd, diag)?,
+    };
     Ok(Unix {
         inode,
         kind,
@@ -59,7 +65,7 @@ pub fn dump(
         shutdown: listed.shutdown,
         state,
         queue,
-        peer_credentials: peer_credentials(fd, diag)?,
+        peer_credentials,
         options: options::dump(fd, fresh, &mut diag.here.fresh, diag.here.network, &[])?,
     })
 }
@@ -307,6 +313,19 @@ fn peer_credentials(fd: BorrowedFd, diag: &Diag) -> Result<Option<Credentials>> 
     };
     let (pid, uid, gid) = (word(0), word(4) as u32, word(8) as u32);
     Ok((uid != u32::MAX).then(|| inside(pid, uid, gid, diag)))
+}
+
+/// What a client will see of a listening socket; the process that called listen(2) may have left it to its children.
+fn listener_credentials(
+    fd: BorrowedFd,
+    holder: &Holder,
+    diag: &Diag,
+) -> Result<Option<Credentials>> {
+    let shown = peer_credentials(fd, diag)?;
+    Ok(shown.map(|who| match who.pid {
+        0 => inside(holder.pid, who.uid, who.gid, diag),
+        _ => who,
+    }))
 }
 
 fn inside(pid: kernel::Pid, uid: u32, gid: u32, diag: &Diag) -> Credentials {
