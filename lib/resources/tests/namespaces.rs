@@ -60,6 +60,30 @@ fn objects_in_an_ipc_namespace_of_a_single_thread_are_named() {
     );
 }
 
+#[test]
+fn a_time_namespace_of_a_process_with_threads_is_named() {
+    let script = "import ctypes, threading, time\n\
+                  threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n\
+                  assert ctypes.CDLL(None).unshare(0x80) == 0\n\
+                  print(flush=True)\n\
+                  time.sleep(60)\n";
+    let mut child = Command::new("/usr/bin/python3")
+        .args(["-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let us = std::process::id() as kernel::Pid;
+    let pid = child.id() as kernel::Pid;
+    let found = nested::blockers(us, &[us, pid]).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].pid, pid);
+    let what = "a time namespace for its children, of a process with threads";
+    assert!(found[0].what.starts_with(what), "{found:?}");
+}
+
 /// What the look before the freeze says of a child in a network of its own, whose script has said that it is ready.
 fn refused_in_a_network(script: &str) -> Vec<resources::Blocker> {
     let mut child = Command::new("unshare")

@@ -87,7 +87,7 @@ pub enum Content {
     },
     /// Monotonic and boot-time clocks.
     Time {
-        /// Against the host's.
+        /// Against the container's.
         offsets: time::Offsets,
     },
     /// The root of the visible control groups.
@@ -167,6 +167,12 @@ impl Nested {
             .and_then(|names| names.last())
             .copied()
             .unwrap_or(pid)
+    }
+
+    /// The task that has made a time namespace for its children, and is not in it itself.
+    pub fn maker(&self, id: NsId) -> Option<Pid> {
+        let is_maker = |task: &&Task| task.clocks_for_children == Some(Children::Inner(id));
+        self.tasks.iter().find(is_maker).map(|task| task.tid)
     }
 
     /// Says what no kernel could have shown: references that lead nowhere, or in circles.

@@ -2,7 +2,8 @@
 
 use crate::Result;
 use image::namespaces::time::Offsets;
-use kernel::namespaces::{TimeNamespace, parse_offsets};
+use kernel::namespaces::{Kind, TimeNamespace, parse_offsets, set_offsets};
+use kernel::nsfs::Handle;
 use kernel::proc::Proc;
 use kernel::{Error, Pid};
 use nix::time::{ClockId, clock_gettime};
@@ -25,6 +26,27 @@ pub fn dump(root: Pid) -> Result<Offsets> {
         monotonic,
         boottime,
     })
+}
+
+/// The offsets of a namespace, whoever is in it: a process shows those of its children.
+pub fn of(namespace: &Handle) -> Result<Offsets> {
+    namespace.visited(|pid| Ok(dump(pid)))?
+}
+
+/// Those of a namespace inside the container of process `root`, against the container's own.
+pub fn dump_inner(namespace: &Handle, root: Pid) -> Result<Offsets> {
+    let (inner, own) = (of(namespace)?, of(&Handle::of(root, root, Kind::Time)?)?);
+    Ok(Offsets {
+        monotonic: inner.monotonic.saturating_sub(own.monotonic),
+        boottime: inner.boottime.saturating_sub(own.boottime),
+    })
+}
+
+/// Sets those of one that process `maker` has made for its children, against `own`, which are the container's.
+pub fn restore_inner(maker: Pid, offsets: Offsets, own: Offsets) -> Result<()> {
+    let monotonic = offsets.monotonic.saturating_add(own.monotonic);
+    let boottime = offsets.boottime.saturating_add(own.boottime);
+    Ok(set_offsets(maker, monotonic, boottime)?)
 }
 
 /// The offsets that make the clocks of this host show those, now. The kernel counts them from the clocks of the first

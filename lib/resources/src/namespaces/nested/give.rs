@@ -1,7 +1,7 @@
 //! Namespaces made again by holders, and tasks brought into them.
 
 use super::kind;
-use crate::namespaces::{ipc, mount, network, user, uts};
+use crate::namespaces::{ipc, mount, network, time, user, uts};
 use crate::tree::{Born, Numbers, Patience, go, used};
 use crate::{Error, Result, Target};
 use image::ids::{NsId, Pid};
@@ -23,6 +23,8 @@ pub struct Inners {
     holders: BTreeMap<NsId, Holder>,
     /// The root of the container's tree.
     root: Pid,
+    /// The time namespaces, which nobody is in at first.
+    clocks: BTreeMap<NsId, Handle>,
     /// Who is in which mount namespace.
     mounts: BTreeMap<Pid, NsId>,
 }
@@ -59,6 +61,17 @@ pub fn make(
     for inner in others.chain(nested.namespaces.iter().filter(is_mount)) {
         let kind = kind(&inner.content);
         if kind == Kind::Pid {
+            continue;
+        }
+        if let Content::Time { offsets } = &inner.content
+            && let Some(maker) = nested.maker(inner.id)
+        {
+            // Its own clocks are others, and only by making it has it this one for its children.
+            let own = time::of(&Handle::of(target.root_pid, target.root_pid, Kind::Time)?)?;
+            let stub = &mut target.process(maker)?.leader;
+            stub.must("make a time namespace", call::unshare(kind))?;
+            time::restore_inner(stub.tid(), *offsets, own)?;
+            inners.clock(inner.id, stub.tid())?;
             continue;
         }
         let first = inners.first(target, init)?;
@@ -107,6 +120,9 @@ pub fn make(
             &inhabitants(nested, target),
             target.root_pid,
         )?);
+        if kind == Kind::Time {
+            inners.clock(inner.id, holder.stub.tid())?;
+        }
         inners.holders.insert(inner.id, holder);
     }
     for task in &nested.tasks {
@@ -214,6 +230,13 @@ impl Inners {
         self.holders.get(&id).map(|holder| holder.stub.tid())
     }
 
+    /// Keeps a time namespace that a process has made for its children.
+    fn clock(&mut self, id: NsId, maker: kernel::Pid) -> Result<()> {
+        let made = Handle::for_children(maker, maker, Kind::Time)?;
+        self.clocks.extend(made.map(|made| (id, made)));
+        Ok(())
+    }
+
     /// The mount namespace of a task; none: the container's.
     pub fn mounts_of(&self, pid: Pid) -> Option<NsId> {
         self.mounts.get(&pid).copied()
@@ -235,6 +258,10 @@ impl Inners {
         stub: &mut Stub,
     ) -> Result<()> {
         for id in task.namespaces.iter().filter(|id| !now.contains(id)) {
+            if let Some(clock) = self.clocks.get(id) {
+                go(stub, clock)?;
+                continue;
+            }
             if let (Some(holder), Some(inner)) = (self.holders.get(id), nested.get(*id)) {
                 if kind(&inner.content) == Kind::User {
                     continue; // last of all ([`join_users`])
@@ -313,11 +340,9 @@ fn fill(
                 .collect());
         }
         Content::Pid { .. } | Content::Cgroup { .. } | Content::User { .. } => {}
-        Content::Time { .. } => {
-            return Err(Error::Refused(format!(
-                "the image has a {} namespace inside the container, which cannot be made yet",
-                kind(&inner.content).name()
-            )));
+        Content::Time { offsets } => {
+            let own = time::of(&Handle::of(root, root, Kind::Time)?)?;
+            time::restore_inner(holder, *offsets, own)?;
         }
     }
     Ok(Vec::new())

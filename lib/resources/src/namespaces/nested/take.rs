@@ -188,10 +188,6 @@ impl Walk {
                 self.block(root, "", what, remedy);
                 continue;
             };
-            let who = match pid == tid {
-                true => String::new(),
-                false => format!("thread {tid}"),
-            };
             match kind {
                 Kind::Mount => {
                     let first = found.id.0 * TREES;
@@ -219,12 +215,8 @@ impl Walk {
                     }
                 }
                 Kind::Time => {
-                    let what = format!(
-                        "a {} namespace other than that of the container's root process {root}",
-                        kind.name()
-                    );
-                    let remedy = format!("take the tree that begins there: pid:{pid}");
-                    self.block(pid, who, what, &remedy);
+                    let id = found.id;
+                    self.clocks(id)?;
                 }
                 Kind::Network => {
                     self.blockers.extend(network::blockers(tid)?);
@@ -250,6 +242,37 @@ impl Walk {
                 }
                 Kind::Pid | Kind::Uts | Kind::Cgroup => {}
             }
+        }
+        Ok(())
+    }
+
+    /// A time namespace is made by one process, for its children alone, before it has threads; who is in one can be the only
+    /// one in there to make another, but could not have entered the first then.
+    fn clocks(&mut self, id: NsId) -> Result<()> {
+        let is_for = |member: &Membership| match member.clocks_for_children {
+            Some(Children::Inner(wanted)) => wanted == id,
+            Some(_) => member.namespaces.contains(&id),
+            None => false,
+        };
+        let makers = self.tasks.iter().filter(|(_, member)| is_for(member));
+        let makers: Vec<Tid> = makers.map(|(tid, _)| *tid).collect();
+        let time = |id: &NsId| {
+            let mut all = self.found.iter();
+            all.any(|found| found.id == *id && found.handle.kind() == Kind::Time)
+        };
+        let nested = |tid: &Tid| {
+            let mut all = self.tasks.iter();
+            let found = all.find(|(known, _)| known == tid);
+            found.is_some_and(|(_, member)| member.namespaces.iter().any(time))
+        };
+        let threads = |(pid, _): &Tid| Proc::process(*pid).numbers("task").map_or(0, |t| t.len());
+        let wrong = match &makers[..] {
+            [one] => nested(one) || threads(one) > 1,
+            others => !others.is_empty(),
+        };
+        if wrong && let Some((pid, _)) = makers.first() {
+            let what = "a time namespace for its children, of a process with threads or in one inside the container";
+            self.block(*pid, "", what, "end it first");
         }
         Ok(())
     }
@@ -339,7 +362,7 @@ impl Walk {
                 names: uts::dump(tid)?,
             },
             Kind::Time => Content::Time {
-                offsets: time::dump(tid)?,
+                offsets: time::dump_inner(&found.handle, self.root)?,
             },
             Kind::Cgroup => Content::Cgroup {
                 roots: cgroup::dump(),
