@@ -1,5 +1,6 @@
 //! Files the kernel makes up: procfs, sysfs, cgroup file systems. Opened again by name, never compared.
 
+use crate::ids::Pid;
 use crate::path::Name;
 use serde::{Deserialize, Serialize};
 
@@ -9,4 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Procfile {
     /// From the root of its mount namespace.
     pub path: Name,
+    /// The process that it was about, and that is dead; absent: what it is about is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead: Option<Pid>,
 }

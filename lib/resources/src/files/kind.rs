@@ -3,6 +3,7 @@
 use super::borrowed::Seen;
 use super::fanotify;
 use super::inotify;
+use super::procfile;
 use super::surroundings::Surroundings;
 use super::tun;
 use image::files::external::Stream;
@@ -244,7 +245,8 @@ fn outside(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obst
 /// What the kernel makes up goes with what it is about: a process, for one.
 fn made_up(file: &Seen, around: &Surroundings) -> Result<(), Obstacle> {
     let path = around.inside(&file.link);
-    match path.is_some_and(|path| around.view.root.stat(path.as_path()).is_ok()) {
+    let is_there = path.is_some_and(|path| around.view.root.stat(path.as_path()).is_ok());
+    match is_there || procfile::of_dead(file, around).is_some() {
         true => Ok(()),
         false => Err(obstacle(
             format!("{}, which is gone with what it was about", file.link),
@@ -265,6 +267,9 @@ fn directory(file: &Seen, around: &Surroundings) -> Result<Kind, Obstacle> {
     }
     if file.filesystem == PROC {
         made_up(file, around)?;
+        if procfile::of_dead(file, around).is_some() {
+            return Ok(Kind::Procfile);
+        }
     }
     Ok(Kind::Directory)
 }

@@ -221,7 +221,7 @@ impl Maker<'_> {
             File::Fanotify(group) => fanotify::restore(group),
             File::Mqueue(queue) => mqueue::restore(queue, flags, target.root_pid),
             File::Pidfd(record) => pidfd::restore(record, flags, target, &mut self.graves),
-            File::Procfile(procfile) => procfile::restore(procfile, flags, root),
+            File::Procfile(procfile) => procfile::restore(procfile, flags, root, target),
             File::Tty(tty) => self.terminals.open(tty, flags, root, target),
             File::External(external) => external::restore(external, flags, self.stdio),
             File::Socket(_) => Err(Error::Refused(format!(

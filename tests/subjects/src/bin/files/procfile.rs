@@ -1,6 +1,11 @@
-//! Files of procfs and sysfs, held open.
+//! Files of procfs and sysfs, held open; some are about a process that is dead.
 #![forbid(unsafe_code)]
 
+use kernel::own::child::fork;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, pipe, read, write};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::process::ExitCode;
@@ -14,7 +19,34 @@ fn main() -> ExitCode {
     uptime.seek(SeekFrom::Start(0)).expect("seek");
     let directory = File::open("/proc/self/fd").expect("open a directory");
 
+    let (told, tell) = pipe().expect("pipe");
+    let child = fork(|| {
+        let _ = read(&told, &mut [0]);
+        0
+    })
+    .expect("fork");
+    let of_child = ["status", "stat", "maps", "task", ""];
+    let own_task = format!("task/{child}/stat");
+    let of_child = of_child.into_iter().chain([&*own_task]);
+    let gone: Vec<(String, File)> = of_child
+        .map(|name| format!("/proc/{child}/{name}"))
+        .map(|name| (name.clone(), File::open(name).expect("open")))
+        .collect();
+    write(&tell, b".").expect("tell the child");
+    waitpid(Pid::from_raw(child), None).expect("wait for the child");
+    let of_the_dead = || -> Vec<_> {
+        let look = |(name, file): &(String, File)| {
+            let read = (&*file).read(&mut [0; 16]).map_err(|e| e.raw_os_error());
+            let inner = openat(file, "status", OFlag::O_RDONLY, Mode::empty()).map(drop);
+            (name.clone(), read, inner)
+        };
+        gone.iter().map(look).collect()
+    };
+    let before = of_the_dead();
+
     stage.wait();
+
+    stage.same("files about a process that is dead", before, of_the_dead());
 
     let mut text = String::new();
     let read = status.read_to_string(&mut text).is_ok();
