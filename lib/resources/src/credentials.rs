@@ -50,21 +50,17 @@ pub fn dump(process: &mut SourceProcess) -> Result<Credentials> {
     Ok(all)
 }
 
-/// Takes those of another thread. Its securebits are asked for only where it went its own way at all: they change by a
-/// call of the thread's own that no other purpose has.
+/// Takes those of another thread.
 pub(crate) fn of_thread(
     pid: kernel::Pid,
     thread: &mut SourceThread,
     of_process: &Credentials,
 ) -> Result<Credentials> {
     let status = status::read_thread(pid, thread.tid)?;
-    let (securebits, dumpable) = (of_process.securebits, of_process.dumpable);
-    let mut own = shown(pid, &status, securebits, dumpable)?;
+    let ask = call::prctl(libc::PR_GET_SECUREBITS, 0);
+    let securebits = thread.guest.must("PR_GET_SECUREBITS", ask)? as u32;
+    let mut own = shown(pid, &status, securebits, of_process.dumpable)?;
     own.seccomp = seccomp(pid, thread, &status)?;
-    if own != *of_process {
-        let ask = call::prctl(libc::PR_GET_SECUREBITS, 0);
-        own.securebits = thread.guest.must("PR_GET_SECUREBITS", ask)? as u32;
-    }
     Ok(own)
 }
 
