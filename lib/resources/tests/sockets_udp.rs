@@ -5,6 +5,7 @@ mod crossing;
 use crossing::{Host, cross, take};
 use kernel::socket::{self, IPPROTO_UDP, SOL_SOCKET, address};
 use resources::Error;
+use std::io::Read;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -165,6 +166,52 @@ fn a_netlink_socket_with_an_answer_unread_is_a_blocker() {
         made
     });
     assert!(matches!(take(&here, &[made]), Err(Error::Blocked(_))));
+}
+
+#[test]
+fn a_netlink_socket_with_news_unread_hears_that_it_missed_some() {
+    let (here, there) = (Host::start(), Host::start());
+    let listening = |quiet: bool| {
+        let made = socket::create(socket::AF_NETLINK, socket::SOCK_RAW, 0).unwrap();
+        socket::bind(made.as_fd(), &address::netlink(0, 1)).unwrap();
+        socket::set_number(made.as_fd(), 270, 5, quiet.into()).unwrap();
+        made
+    };
+    let ip = |line: &str| {
+        let run = std::process::Command::new("ip")
+            .args(line.split(' '))
+            .status();
+        assert!(run.unwrap().success());
+    };
+    let sockets = here.inside(|| {
+        let sockets = vec![listening(false), listening(true)];
+        ip("link add news type bridge");
+        sockets
+    });
+    let made = cross(&here, &there, sockets);
+    let size = |fd: &OwnedFd| socket::number(fd.as_fd(), SOL_SOCKET, socket::SO_RCVBUF).unwrap();
+    assert_eq!(size(&made[0]), size(&made[1]));
+    assert_eq!(
+        kernel::socket::option::buffers(made[0].as_fd()).unwrap(),
+        (None, None)
+    );
+    // NETLINK_NO_ENOBUFS: it does not want to know.
+    assert_eq!(socket::events(made[1].as_fd()).unwrap() & socket::POLLIN, 0);
+    let flags = kernel::descriptor::flags(made[0].as_fd()).unwrap();
+    let quick = flags | kernel::descriptor::O_NONBLOCK;
+    kernel::descriptor::set_flags(made[0].as_fd(), quick).unwrap();
+    let mut reader = std::fs::File::from(made.into_iter().next().unwrap());
+    let mut message = [0; 65536];
+    let error = reader.read(&mut message).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(105), "ENOBUFS");
+    let kind = |message: &[u8]| u16::from_ne_bytes([message[4], message[5]]);
+    // Until it has read what there is, nothing comes to it: so it is after any overrun.
+    while reader.read(&mut message).is_ok() {
+        assert_eq!(kind(&message), 1, "NLMSG_NOOP");
+    }
+    there.inside(|| ip("link add later type bridge"));
+    assert!(reader.read(&mut message).unwrap() > 32);
+    assert_eq!(kind(&message), 16, "RTM_NEWLINK");
 }
 
 #[test]

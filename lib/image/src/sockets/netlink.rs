@@ -3,7 +3,7 @@
 use super::options::Options;
 use serde::{Deserialize, Serialize};
 
-/// One netlink socket. One with unread messages is not taken: they speak of the kernel it leaves.
+/// One netlink socket. Unread messages are not in it: they speak of the kernel it leaves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Netlink {
@@ -18,6 +18,9 @@ pub struct Netlink {
     pub groups: Vec<u32>,
     /// The port it is connected to, where that is not the kernel's 0.
     pub peer: Option<u32>,
+    /// Messages of its groups were not yet read: the program is to hear that it missed some (`ENOBUFS`).
+    #[serde(default)]
+    pub missed: bool,
     /// Options set.
     pub options: Options,
 }

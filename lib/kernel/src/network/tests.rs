@@ -36,6 +36,20 @@ impl Network {
         String::from_utf8(out.stdout).unwrap()
     }
 
+    /// The same, once the carrier of each link is known, on which ports of bridges and ways depend: the kernel looks after
+    /// that by itself, a second later at times (net/core/link_watch.c).
+    fn settled(&self, line: &str) -> String {
+        let unsettled = "ip -d -o link show up | grep -c -e NO-CARRIER -e 'state DOWN' \
+            -e 'bridge_slave state [dbl]' || true; ip route show table all | grep -c linkdown || true";
+        for _ in 0..500 {
+            if self.sh(unsettled) == "0\n0\n" {
+                return self.sh(line);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("{}", self.sh("ip -d link; ip route show table all"));
+    }
+
     fn within<T: Send>(&self, work: impl FnOnce() -> crate::Result<T> + Send) -> T {
         within(self.pid(), &[Namespace::Net], work)
             .unwrap()
@@ -137,7 +151,7 @@ fn links_and_ways_are_told_again_as_they_were_listed() {
         }
         Ok(())
     });
-    let (before, after) = (one.sh(SHOWN), two.sh(SHOWN));
+    let (before, after) = (one.settled(SHOWN), two.settled(SHOWN));
     for (a, b) in before.lines().zip(after.lines()) {
         assert_eq!(a, b);
     }

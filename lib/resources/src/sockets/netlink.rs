@@ -1,14 +1,21 @@
 //! Netlink sockets: netlink(7), net/netlink/af_netlink.c.
 
 use super::{Diag, Holder, TRY_AGAIN, options};
-use crate::Result;
+use crate::{Error, Result};
 use image::sockets::netlink::{Kind, Netlink};
-use kernel::socket::{self, AF_NETLINK, address};
+use kernel::socket::{self, AF_NETLINK, address, option};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const SOL_NETLINK: i32 = 270;
 const NETLINK_ADD_MEMBERSHIP: i32 = 1;
 const NETLINK_LIST_MEMBERSHIPS: i32 = 9;
+const NETLINK_DROP_MEMBERSHIP: i32 = 2;
+const NETLINK_NO_ENOBUFS: i32 = 5;
+const NLMSG_NOOP: u8 = 1;
+/// The last group that every protocol has room for.
+const SPARE_GROUP: u32 = 32;
+/// Far more than the smallest buffer holds.
+const MOST_MESSAGES: usize = 64;
 const EADDRINUSE: i32 = 98;
 
 /// Takes a netlink socket.
@@ -18,17 +25,18 @@ pub fn dump(
     holder: Holder,
     diag: &mut Diag,
 ) -> Result<Netlink> {
-    if let Some(listed) = diag.netlink.get(&socket::inode(fd)?)
-        && (listed.unread > 0 || listed.answering)
-    {
+    let bits = socket::option(fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS, 1024)?;
+    let groups = groups(&bits);
+    let listed = diag.netlink.get(&socket::inode(fd)?);
+    let unread = listed.is_some_and(|listed| listed.unread > 0);
+    if listed.is_some_and(|listed| listed.answering) || unread && groups.is_empty() {
         return Err(holder.blocked(
-            "a netlink socket with messages of this kernel not yet read",
+            "a netlink socket with an answer of this kernel not yet read",
             TRY_AGAIN,
         ));
     }
     let port = |bytes: Vec<u8>| address::parse_netlink(&bytes).map_or(0, |(port, _)| port);
     let (own, peer) = (port(socket::name(fd)?), socket::peer(fd)?.map_or(0, port));
-    let bits = socket::option(fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS, 1024)?;
     Ok(Netlink {
         kind: if kind.1 == socket::SOCK_DGRAM {
             Kind::Dgram
@@ -37,7 +45,8 @@ pub fn dump(
         },
         protocol: kind.2 as u8,
         port: (own != 0).then_some(own),
-        groups: groups(&bits),
+        groups,
+        missed: unread,
         peer: (peer != 0).then_some(peer),
         options: options::dump(fd, kind, &mut diag.here.fresh, diag.here.network, &[])?,
     })
@@ -82,7 +91,45 @@ pub fn restore(netlink: &Netlink) -> Result<OwnedFd> {
         socket::connect(fd, &address::netlink(peer, 0))?;
     }
     options::late(fd, &netlink.options)?;
+    if netlink.missed && socket::number(fd, SOL_NETLINK, NETLINK_NO_ENOBUFS)? == 0 {
+        overrun(fd, netlink)?;
+    }
     Ok(made)
+}
+
+/// Tells the program that it has missed messages, as the kernel does where there is no room for one: `ENOBUFS`, whereupon
+/// who follows a group asks for all there is. What fills the room are messages without a meaning (`NLMSG_NOOP`) to a group
+/// that nobody else listens to; they are read after the error.
+fn overrun(fd: BorrowedFd, netlink: &Netlink) -> Result<()> {
+    let (send, receive) = option::buffers(fd)?;
+    let size = socket::number(fd, socket::SOL_SOCKET, socket::SO_RCVBUF)?;
+    option::set_receive_buffer(fd, 0)?;
+    socket::set_number(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, SPARE_GROUP as i32)?;
+    let sender = socket::create(AF_NETLINK, socket::SOCK_RAW, netlink.protocol.into())?;
+    socket::bind(sender.as_fd(), &address::netlink(0, 0))?;
+    let own = address::parse_netlink(&socket::name(sender.as_fd())?).map_or(0, |(port, _)| port);
+    // To the sender itself, and the group.
+    let to = address::netlink(own, 1 << (SPARE_GROUP - 1));
+    let mut empty = vec![16, 0, 0, 0, NLMSG_NOOP, 0, 0, 0];
+    empty.resize(16, 0);
+    for _ in 0..MOST_MESSAGES {
+        if socket::events(fd)? & socket::POLLERR != 0 {
+            break;
+        }
+        socket::send(sender.as_fd(), &empty, Some(&to), &[], None)?;
+    }
+    if !netlink.groups.contains(&SPARE_GROUP) {
+        socket::set_number(fd, SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, SPARE_GROUP as i32)?;
+    }
+    option::set_receive_buffer(fd, size)?;
+    option::lock_buffers(fd, send.is_some(), receive.is_some())?;
+    match socket::events(fd)? & socket::POLLERR {
+        0 => Err(Error::Refused(
+            "a netlink socket cannot be told that it missed messages: let the program read them before the checkpoint"
+                .into(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
