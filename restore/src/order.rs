@@ -9,10 +9,12 @@ use anyhow::{Context, anyhow};
 use image::container::{Container, Engine};
 use image::sockets::tcp::Connections;
 use image::{Header, Reader, header};
+use kernel::identity::FilesOf;
 use kernel::namespaces::Kind;
 use resources::namespaces::is_own;
 use resources::namespaces::network::{self, Uplinks};
 use resources::namespaces::time::Clocks;
+use resources::namespaces::user;
 use resources::sockets::tcp;
 use resources::vessel;
 use resources::{Blocker, Error};
@@ -68,6 +70,8 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
     // The first process was forked while we had one thread; from here on there may be more.
     reader.parallel();
     progress.show();
+    // What is made for the container is its own, also where its file systems know no other users.
+    let files = files_of(&*vessel).map_err(failure)?;
     let mut pour = Pour::new(vessel, &container, &options).map_err(failure)?;
     receive(&mut reader, &mut pour, &options, &mut stats)?;
     let words = timed(&mut stats, &options, Phase::Finish, || {
@@ -87,6 +91,7 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
         until(frozen.clocks, clocks, made)?;
     }
     let console = pour.console.take();
+    drop(files);
     let running = timed(&mut stats, &options, Phase::Release, || {
         filter(&mut pour, &container)?;
         release(pour, silence)
@@ -193,6 +198,15 @@ fn receive(
             .say(format_args!("{phase}: {} µs", took.as_micros()));
     }
     Ok(())
+}
+
+/// Files are made for the root of the vessel's user namespace, where it has one of its own.
+fn files_of(vessel: &dyn vessel::Vessel) -> resources::Result<Option<FilesOf>> {
+    if !is_own(vessel.pid(), Kind::User)? {
+        return Ok(None);
+    }
+    let (uid, gid) = user::own_of(vessel.pid())?.root();
+    Ok(Some(FilesOf::user(uid, gid)?))
 }
 
 /// What keeps TCP connections silent that are to go on.

@@ -4,6 +4,9 @@ use crate::{Host, LONG, State, programs, until};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The first user and group outside of those that [`Program::mapped`] has.
+pub const USERS: u32 = 100_000;
+
 /// A running process tree in a host.
 #[derive(Debug, Clone)]
 pub struct Program<'h> {
@@ -56,6 +59,44 @@ impl<'h> Program<'h> {
         let program = Program::alone(host, "laden", &line);
         program.says("inside");
         program
+    }
+
+    /// Starts a command as process 1 of namespaces that all belong to a user namespace of its own, in which users and groups
+    /// have the numbers from 0 on that outside have those from [`USERS`] on. What it may read and write of the host's files is
+    /// what such a user may.
+    pub fn mapped(host: &'h Host, name: &str, line: &str) -> Self {
+        let output = host.path(&format!("{name}.out"));
+        let inside = host.path(&format!("{name}.inside"));
+        std::fs::write(
+            &inside,
+            format!("ip link set lo up\nhostname {name}\nexec {line}\n"),
+        )
+        .expect("write the script");
+        host.sh(&format!("chmod 755 {}", host.path("").display()))
+            .ok();
+        // Held by a process of its own until somebody else is in it.
+        let holder = host.start("unshare --user sleep 1000", &host.path("holder.out"));
+        until("its user namespace", LONG, || {
+            let own = |pid: &str| host.sh(&format!("readlink /proc/{pid}/ns/user")).stdout;
+            (own(&holder.to_string()) != own("self")).then_some(())
+        });
+        host.sh(&format!(
+            "echo 0 {USERS} 65536 > /proc/{holder}/uid_map && echo 0 {USERS} 65536 > /proc/{holder}/gid_map"
+        ))
+        .ok();
+        let outer = host.start(
+            &format!(
+                "nsenter --user --target {holder} --setuid 0 --setgid 0 unshare --pid --fork --mount-proc --net --uts --ipc \
+                 --cgroup bash {}",
+                inside.display()
+            ),
+            &output,
+        );
+        let pid = until("unshare to fork", LONG, || {
+            host.children(outer).first().copied()
+        });
+        host.kill(holder);
+        Program { host, pid, output }
     }
 
     /// The same container somewhere else, after a restore.

@@ -215,6 +215,9 @@ fn process(at: &Path, names: &mut Names) -> Option<(i32, BTreeMap<String, String
         "personality",
         "oom_score_adj",
         "coredump_filter",
+        "uid_map",
+        "gid_map",
+        "setgroups",
     ] {
         note(file, text(file).map(|t| t.replace('\0', "\n")));
     }

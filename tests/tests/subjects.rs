@@ -3,6 +3,7 @@
 //! here.
 #![forbid(unsafe_code)]
 
+use ferry_tests::program::USERS;
 use ferry_tests::{Host, LONG, Podman, Program, Way, built, until};
 use libtest_mimic::{Arguments, Trial};
 use std::path::Path;
@@ -112,6 +113,26 @@ fn through_three_generations(subject: &str) {
     verdicts(&directory, &[program], 1);
 }
 
+fn in_a_user_namespace(subject: &str) {
+    let host = Host::new("alder");
+    let (directory, line) = stage(&host, subject);
+    std::os::unix::fs::chown(&directory, Some(USERS), Some(USERS)).expect("give it away");
+    let mut program = Program::mapped(&host, "subject", &line);
+    ready(&directory);
+    let before = program.state_at_rest();
+    for way in [Way::File, Way::Pipe] {
+        program = Way::carry(way, &program, &host, "").0;
+        before.assert_kept_by(&program, |state| state);
+    }
+    verdicts(&directory, &[program], 1);
+}
+
+/// What is not played there: file systems that only the host's root mounts; pids of peers, which are lost in a user namespace; a
+/// thread whose working directory is in /proc, of a process in a user namespace further inside, where it may not go before all is
+/// given back (docs/RESOURCES.md has the rows).
+const NOT_IN_A_USER_NAMESPACE: [&str; 3] =
+    ["namespaces-kinds", "sockets-peercred", "namespaces-threads"];
+
 fn as_three_replicas(subject: &str) {
     let host = Host::new("alder");
     let (directory, line) = stage(&host, subject);
@@ -164,17 +185,23 @@ fn in_a_container_of_podmans(subject: &str) {
 fn main() {
     let arguments = Arguments::from_args();
     type Play = fn(&str);
-    let plays: [(&str, Play); 5] = [
+    let plays: [(&str, Play); 6] = [
         ("is_content_undisturbed", undisturbed),
         ("survives_in_the_hosts_namespaces", in_the_hosts_namespaces),
         ("survives_three_generations", through_three_generations),
+        ("survives_in_a_user_namespace", in_a_user_namespace),
         ("becomes_three_replicas", as_three_replicas),
         ("survives_in_podman", in_a_container_of_podmans),
     ];
     let trials = subjects()
         .into_iter()
         .flat_map(|subject| {
-            plays.map(|(name, play)| {
+            let mapped = |name: &str| name == "survives_in_a_user_namespace";
+            let left_out = NOT_IN_A_USER_NAMESPACE.contains(&subject.as_str());
+            let plays = plays
+                .into_iter()
+                .filter(move |(name, _)| !(left_out && mapped(name)));
+            plays.map(move |(name, play)| {
                 let subject = subject.clone();
                 Trial::test(
                     format!("{}::{name}", subject.replace('-', "::")),

@@ -196,9 +196,10 @@ fn a_blocker_is_named_before_anything_is_frozen() {
 }
 
 #[test]
-fn a_user_namespace_is_named_before_anything_is_frozen() {
+fn a_network_that_is_not_its_user_namespaces_is_named_before_anything_is_frozen() {
     let host = Host::new("alder");
-    let program = host.start("unshare --user sleep 1000", &host.path("output"));
+    let line = "unshare --net unshare --user sleep 1000";
+    let program = host.start(line, &host.path("output"));
     until("its namespace", LONG, || {
         let name = host.sh(&format!(
             "readlink /proc/{program}/ns/user /proc/self/ns/user"
@@ -210,7 +211,9 @@ fn a_user_namespace_is_named_before_anything_is_frozen() {
         .sh(&format!("checkpoint pid:{program} > /dev/null"))
         .fails_with(4);
     assert!(
-        outcome.stderr.contains("a user namespace of its own"),
+        outcome
+            .stderr
+            .contains("a net namespace that does not belong to its user namespace"),
         "{}",
         outcome.stderr
     );

@@ -14,6 +14,7 @@ pub mod event;
 pub mod fanotify;
 pub mod guardian;
 pub mod host;
+pub mod identity;
 pub mod kcmp;
 pub mod last_pid;
 pub mod mount;

@@ -180,6 +180,12 @@ fn move_mount(from: BorrowedFd, to: BorrowedFd, flags: libc::c_long) -> Result<(
 
 /// Makes a file system with these options (`KEY=VALUE`, or `KEY` alone) and mounts it over `to`.
 pub fn make(fstype: &str, source: &[u8], options: &[&str], to: BorrowedFd) -> Result<()> {
+    let mounted = create(fstype, source, options)?;
+    attach(mounted.as_fd(), to)
+}
+
+/// Makes one that is mounted nowhere yet. It belongs to the user namespace of the calling thread.
+pub fn create(fstype: &str, source: &[u8], options: &[&str]) -> Result<OwnedFd> {
     let nul = |_| crate::Error::unreadable("an option of a mount", "a NUL byte in it");
     let text = |bytes: &[u8]| CString::new(bytes).map_err(nul);
     let kind = text(fstype.as_bytes())?;
@@ -208,12 +214,11 @@ pub fn make(fstype: &str, source: &[u8], options: &[&str], to: BorrowedFd) -> Re
     }
     configure(FSCONFIG_CMD_CREATE, None, None)?;
     // SAFETY: numbers only; a descriptor that is returned is ours alone.
-    let mounted = unsafe {
+    unsafe {
         let made = libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0);
-        OwnedFd::from_raw_fd(check(made, || format!("fsmount {fstype}"))? as i32)
-    };
-    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(mounted.as_fd(), to, flags)
+        let made = check(made, || format!("fsmount {fstype}"))?;
+        Ok(OwnedFd::from_raw_fd(made as i32))
+    }
 }
 
 /// A proc file system that shows the processes of the pid namespace of process `pid`, mounted nowhere yet. Which ones it

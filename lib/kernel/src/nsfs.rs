@@ -136,34 +136,71 @@ impl Handle {
     /// Does some work while a child of ours is in the namespace: what only `/proc` says of a process in there.
     pub fn visited<T>(&self, work: impl FnOnce(Pid) -> Result<T>) -> Result<T> {
         let what = || format!("enter a {} namespace", self.kind.name());
-        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).named(what)?;
-        // SAFETY: the child of a process with other threads makes only calls that are safe in a signal handler (fork(2),
-        // signal-safety(7)): setns, write, pause, on memory that it has a copy of.
-        let child = unsafe {
-            let child = libc::fork();
-            if child == 0 {
-                let entered = libc::setns(self.file.as_raw_fd(), self.kind.flag()) as u8;
-                libc::write(write.as_raw_fd(), (&raw const entered).cast(), 1);
-                loop {
-                    libc::pause();
-                }
-            }
-            check(child.into(), what)? as Pid
-        };
-        drop(write);
-        let mut entered = [1];
-        let said = nix::unistd::read(&read, &mut entered);
-        let done = match said {
-            Ok(1) if entered == [0] => work(child),
-            _ => Err(crate::Error::unreadable(what(), "a child of ours may not")),
-        };
-        // SAFETY: the child is ours and not reaped yet; a null status is allowed.
-        unsafe {
-            libc::kill(child, libc::SIGKILL);
-            libc::waitpid(child, std::ptr::null_mut(), 0);
-        }
-        done
+        let (file, flag) = (self.file.as_raw_fd(), self.kind.flag());
+        // SAFETY: numbers only.
+        beside(what, || unsafe { libc::setns(file, flag) } == 0, work)
     }
+}
+
+/// Does some work while a child of ours is in a copy of the mount namespace of process `pid`, with the same root directory. The
+/// copy belongs to the same user namespace, so that what could be unmounted there can be here (mount_namespaces(7)).
+pub fn with_copied_mounts<T>(pid: Pid, work: impl FnOnce(Pid) -> Result<T>) -> Result<T> {
+    let what = || format!("copy the mount namespace of process {pid}");
+    let of = |kind| Handle::of(pid, pid, kind);
+    let (user, mounts) = (of(Kind::User)?, of(Kind::Mount)?);
+    let path = format!("/proc/{pid}/root");
+    let root = nix::fcntl::open(
+        path.as_str(),
+        nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    )
+    .named(|| format!("open {path}"))?;
+    let (user, mounts) = (user.file.as_raw_fd(), mounts.file.as_raw_fd());
+    let root = root.as_raw_fd();
+    // SAFETY: numbers, and a path that is NUL-terminated.
+    let enter = || unsafe {
+        libc::setns(user, libc::CLONE_NEWUSER) == 0
+            && libc::setns(mounts, libc::CLONE_NEWNS) == 0
+            && libc::fchdir(root) == 0
+            && libc::chroot(c".".as_ptr()) == 0
+            && libc::unshare(libc::CLONE_NEWNS) == 0
+    };
+    beside(what, enter, work)
+}
+
+/// Does some work beside a child of ours that has begun with `enter`: system calls alone, which are safe in the child of a process
+/// with other threads (fork(2), signal-safety(7)).
+fn beside<T>(
+    what: impl Fn() -> String,
+    enter: impl FnOnce() -> bool,
+    work: impl FnOnce(Pid) -> Result<T>,
+) -> Result<T> {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).named(&what)?;
+    // SAFETY: the child makes system calls alone, on memory that it has a copy of: those of `enter`, write, pause.
+    let child = unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            let entered = u8::from(enter());
+            libc::write(write.as_raw_fd(), (&raw const entered).cast(), 1);
+            loop {
+                libc::pause();
+            }
+        }
+        check(child.into(), &what)? as Pid
+    };
+    drop(write);
+    let mut entered = [0];
+    let said = nix::unistd::read(&read, &mut entered);
+    let done = match said {
+        Ok(1) if entered == [1] => work(child),
+        _ => Err(crate::Error::unreadable(what(), "a child of ours may not")),
+    };
+    // SAFETY: the child is ours and not reaped yet; a null status is allowed.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+    done
 }
 
 impl AsFd for Handle {

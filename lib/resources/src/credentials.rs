@@ -13,6 +13,7 @@ use image::credentials::{Capabilities, Credentials, Filter, Ids, Seccomp};
 use image::namespaces::user::Users;
 use image::threads::Thread;
 use kernel::namespaces::{self, Kind};
+use kernel::nsfs::Handle;
 use kernel::proc::status::{self, Status};
 use kernel::remote::{Caller, Stub, call};
 
@@ -118,6 +119,22 @@ pub(crate) fn may_restore(pid: kernel::Pid) -> Result<bool> {
     Ok(status::read(pid)?.mask("CapEff")? & RESTORE != 0)
 }
 
+/// The same of pids alone: those of its pid namespace, which may belong to a user namespace around its own.
+pub(crate) fn may_choose_pids(pid: kernel::Pid) -> Result<bool> {
+    let user = namespaces::identity(pid, Kind::User)?;
+    if !may_restore(pid)? || user == namespaces::own(Kind::User)? {
+        return may_restore(pid);
+    }
+    let mut around = Handle::of(pid, pid, Kind::Pid)?.owner()?;
+    while let Some(owner) = around {
+        if owner.inode() == user {
+            return Ok(true);
+        }
+        around = owner.parent()?;
+    }
+    Ok(false)
+}
+
 /// What all tasks of a container being rebuilt have from its first process, before they are given their own.
 #[derive(Debug, Clone, Default)]
 pub struct Base {
@@ -215,6 +232,9 @@ fn said(mut credentials: Credentials, maps: &Users) -> Credentials {
         ] {
             *id = user::inside(map, *id).unwrap_or(NONE);
         }
+    }
+    for id in &mut credentials.groups {
+        *id = user::inside(&maps.gids, *id).unwrap_or(NONE);
     }
     credentials
 }

@@ -43,7 +43,7 @@ pub struct Namespaces {
     /// Process ids.
     pub pid: Namespace<pid::Pids>,
     /// User and group ids, capabilities.
-    pub user: Namespace<user::Users>,
+    pub user: Namespace<user::Own>,
     /// System V IPC and POSIX message queues.
     pub ipc: Namespace<ipc::Ipc>,
     /// Host and domain name.

@@ -3,6 +3,7 @@
 
 use crate::Result;
 use crate::error::{Named, check};
+use crate::identity;
 use nix::sched::{CloneFlags, unshare};
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -74,9 +75,13 @@ pub fn work_in(directory: &std::path::Path) -> Result<()> {
 /// Runs `work` with this thread's effective user and group: what a socket made, listening or connecting there shows as
 /// `SO_PEERCRED`. Our own identity comes back afterwards.
 pub fn as_user<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> Result<T> {
+    let files = identity::files_are_of();
     effective(uid, gid)?;
     let result = work();
     effective_root()?;
+    if files != identity::files_are_of() {
+        identity::FilesOf::user_for_good(files.0, files.1)?;
+    }
     Ok(result)
 }
 

@@ -10,6 +10,7 @@ use crate::namespaces::is_own;
 use crate::{Blocker, Error, Result, Source, SourceProcess, Target, tree};
 use image::ipc::sysv::{HIGHEST, Message, Queue, Semaphore, Set, SystemV, Undo};
 use image::namespaces::nested::{Content, Nested};
+use kernel::identity::write_as_owner;
 use kernel::kcmp::Sharers;
 use kernel::namespaces::Kind;
 use kernel::proc::stat;
@@ -249,14 +250,14 @@ impl Lifted {
         let path = format!("/proc/sys/{name}");
         let io = |e| kernel::Error::io(format!("set {path}"), &e);
         let before = std::fs::read_to_string(&path).map_err(io)?;
-        std::fs::write(&path, value).map_err(io)?;
+        write_as_owner(&path, value)?;
         Ok(Lifted { path, before })
     }
 }
 
 impl Drop for Lifted {
     fn drop(&mut self) {
-        let _ = std::fs::write(&self.path, &self.before);
+        let _ = write_as_owner(&self.path, &self.before);
     }
 }
 

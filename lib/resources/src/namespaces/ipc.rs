@@ -3,7 +3,7 @@
 
 use crate::{Blocker, Result};
 use image::namespaces::ipc::Ipc;
-use kernel::{Error, Namespace, Pid, within};
+use kernel::{Namespace, Pid, within};
 use std::collections::BTreeMap;
 
 /// The sysctls that each IPC namespace has for itself (ipc_namespaces(7)).
@@ -45,7 +45,7 @@ pub fn restore(ipc: &Ipc) -> Result<()> {
         let path = format!("/proc/sys/{name}");
         let now = std::fs::read_to_string(&path).unwrap_or_default();
         if now.trim_end() != value {
-            std::fs::write(&path, value).map_err(|e| Error::io(format!("write {path}"), &e))?;
+            kernel::identity::write_as_owner(&path, value)?;
         }
     }
     Ok(())

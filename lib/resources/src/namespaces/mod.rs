@@ -34,7 +34,7 @@ pub fn dump(root: Pid, mounts: image::namespaces::mount::Mounts) -> Result<Names
         mount: namespace(root, Kind::Mount, || Ok(mounts))?,
         network: namespace(root, Kind::Network, || network::dump(root))?,
         pid: namespace(root, Kind::Pid, || pid::dump(root))?,
-        user: namespace(root, Kind::User, || user::dump(root))?,
+        user: namespace(root, Kind::User, || user::own_of(root))?,
         ipc: namespace(root, Kind::Ipc, || ipc::dump(root))?,
         uts: namespace(root, Kind::Uts, || uts::dump(root))?,
         time: namespace(root, Kind::Time, || time::dump(root))?,
@@ -46,7 +46,7 @@ pub fn dump(root: Pid, mounts: image::namespaces::mount::Mounts) -> Result<Names
 pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
     let mut found = nested::blockers(root, processes)?;
     if is_own(root, Kind::User)? {
-        found.extend(user::blockers(root));
+        found.extend(user::blockers(root, processes)?);
     }
     if is_own(root, Kind::Ipc)? {
         found.extend(crate::ipc::blockers(root, processes)?);

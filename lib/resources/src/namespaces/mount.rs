@@ -23,6 +23,7 @@ pub(crate) mod covered;
 mod engine;
 pub mod inner;
 mod order;
+mod owned;
 mod propagation;
 mod settle;
 
@@ -33,6 +34,7 @@ use propagation::Groups;
 pub use attach::restore;
 pub use base::{Base, MERGED, UPPER, WORK};
 pub use covered::{Covered, copies};
+pub use owned::owned;
 pub use settle::settle;
 
 /// Where native containers keep a root file system that came with the image.

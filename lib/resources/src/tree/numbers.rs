@@ -56,7 +56,7 @@ impl Numbers {
             names,
             used,
         };
-        match credentials::may_restore(first)? {
+        match credentials::may_choose_pids(first)? {
             true => Ok(chosen),
             false => chosen.counted(&[first]),
         }

@@ -94,13 +94,13 @@ fn prepare(group: &Path, limits: &Limits) {
     }
 }
 
-/// The calling process enters the groups of version 1; in the unified one it was born. Gives remarks.
-pub(super) fn enter(groups: &[PathBuf]) -> Vec<String> {
+/// A process, 0 for the calling one, enters the groups of version 1; in the unified one it was born. Gives remarks.
+pub(super) fn enter(groups: &[PathBuf], pid: kernel::Pid) -> Vec<String> {
     let old = groups
         .iter()
         .filter(|group| !group.join("cgroup.type").exists());
     old.filter_map(|group| {
-        let why = fs::write(group.join("cgroup.procs"), "0").err()?;
+        let why = fs::write(group.join("cgroup.procs"), pid.to_string()).err()?;
         Some(format!(
             "it is not in the cgroup {}: {why}",
             group.display()

@@ -7,7 +7,9 @@ use super::stdio;
 use crate::namespaces::mount::Covered;
 use crate::namespaces::{ipc, mount, uts};
 use crate::{Error, Result};
+use image::namespaces::user::{Own, Range};
 use kernel::namespaces::{Kind, keep_only, leave};
+use kernel::{Namespace, within};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -23,7 +25,8 @@ pub(super) type Held = (u32, i32);
 /// What the new process has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Word {
-    /// All is set up; with remarks for the user, and mounts that no path leads to.
+    /// All is set up; with remarks for the user, and mounts that no path leads to: those over which others lie, or those that we
+    /// are to mount, where it may not.
     Ready(Vec<String>, Vec<Held>),
     /// It is not, and why; whether it is the image that asks for what cannot be.
     Failed(String),
@@ -70,10 +73,17 @@ pub(super) fn live(plan: &Plan, socket: OwnedFd) -> ! {
     let Ok(socket) = keep_only(socket) else {
         leave(1)
     };
-    let mut covered = Covered::new();
-    let word = match set_up(plan, &mut covered) {
+    // Its user namespace has no ids before its maker gives it some.
+    if plan.user.is_some() && !told(&socket) {
+        leave(1);
+    }
+    let mut held = Covered::new();
+    let word = match set_up(plan, &mut held) {
         Ok(remarks) => {
-            let held = covered.iter().map(|(id, fd)| (id.0, fd.as_raw_fd()));
+            if let (Some(user), Some(record)) = (&plan.user, &plan.mounts) {
+                held = mount::owned(record, &user.maps);
+            }
+            let held = held.iter().map(|(id, fd)| (id.0, fd.as_raw_fd()));
             Word::Ready(remarks, held.collect())
         }
         Err(e) => Word::Failed(e.to_string()),
@@ -87,7 +97,7 @@ pub(super) fn live(plan: &Plan, socket: OwnedFd) -> ! {
     if !told(&socket) {
         leave(1);
     }
-    drop((socket, covered));
+    drop((socket, held));
     init(plan.root)
 }
 
@@ -103,6 +113,9 @@ fn told(socket: &OwnedFd) -> bool {
 }
 
 fn set_up(plan: &Plan, covered: &mut Covered) -> Result<Vec<String>> {
+    if let Some(user) = &plan.user {
+        become_root(user)?;
+    }
     if plan.init {
         // Nothing of the terminal `restore` was called from, and no signal but by way of `init`.
         nix::unistd::setsid().map_err(|e| kernel::Error::errno("setsid", e as i32))?;
@@ -110,19 +123,22 @@ fn set_up(plan: &Plan, covered: &mut Covered) -> Result<Vec<String>> {
         super::entitle(&plan.name);
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    if let Some(record) = &plan.uts {
-        uts::restore(record)?;
+    let mut remarks = Vec::new();
+    if plan.user.is_none() {
+        if let Some(record) = &plan.uts {
+            uts::restore(record)?;
+        }
+        if let Some(record) = &plan.ipc {
+            ipc::restore(record)?;
+        }
+        remarks.extend(cgroup::enter(&plan.groups, 0));
     }
-    if let Some(record) = &plan.ipc {
-        ipc::restore(record)?;
-    }
-    let mut remarks = cgroup::enter(&plan.groups);
     if plan.kinds.contains(&Kind::Cgroup) {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
             .map_err(|e| kernel::Error::errno("make a cgroup namespace", e as i32))?;
     }
-    if plan.layers.is_none() {
-        remarks.extend(mounts(plan, covered)?);
+    if plan.mounts_itself() {
+        remarks.extend(mounts(plan, Covered::new(), covered)?);
     }
     nix::unistd::chdir("/").map_err(|e| kernel::Error::errno("chdir /", e as i32))?;
     if plan.init {
@@ -131,13 +147,53 @@ fn set_up(plan: &Plan, covered: &mut Covered) -> Result<Vec<String>> {
     Ok(remarks)
 }
 
-/// Makes the mounts in the calling thread's mount namespace, a copy of the host's; with a remark for the user. `covered` get
-/// those over which others come to lie.
-pub(super) fn mounts(plan: &Plan, covered: &mut Covered) -> Result<Option<String>> {
+/// What a process in a user namespace of its own may not do, and we may, in its namespaces.
+pub(super) fn set_up_from_outside(
+    plan: &Plan,
+    user: &Own,
+    pid: kernel::Pid,
+) -> Result<Vec<String>> {
+    crate::namespaces::user::restore(pid, &user.maps, None, user.keeps_groups)?;
+    if let Some(record) = &plan.uts {
+        within(pid, &[Namespace::Uts], || uts::restore(record))??;
+    }
+    if let Some(record) = &plan.ipc {
+        within(pid, &[Namespace::Ipc], || ipc::restore(record))??;
+    }
+    Ok(cgroup::enter(&plan.groups, pid))
+}
+
+/// The first process makes what belongs to user 0 of its namespace.
+fn become_root(user: &Own) -> Result<()> {
+    let first = |map: &[Range]| {
+        let zero = map.iter().any(|range| range.inside == 0).then_some(0);
+        zero.or(map.first().map(|range| range.inside))
+    };
+    let fail = |e: nix::Error| kernel::Error::errno("become root in a user namespace", e as i32);
+    if let Some(gid) = first(&user.maps.gids).map(nix::unistd::Gid::from_raw) {
+        nix::unistd::setresgid(gid, gid, gid).map_err(fail)?;
+    }
+    if let Some(uid) = first(&user.maps.uids).map(nix::unistd::Uid::from_raw) {
+        nix::unistd::setresuid(uid, uid, uid).map_err(fail)?;
+    }
+    // As after any exec: its files in /proc are its own.
+    nix::sys::prctl::set_dumpable(true).map_err(fail)?;
+    Ok(())
+}
+
+/// Makes the mounts in the calling thread's mount namespace, a copy of the host's; with a remark for the user. `detached` are
+/// file systems that are there already; `covered` get those over which others come to lie.
+pub(super) fn mounts(
+    plan: &Plan,
+    detached: Covered,
+    covered: &mut Covered,
+) -> Result<Option<String>> {
     if plan.mounts.is_none() {
         return Ok(None);
     }
-    let made = mount::restore(plan.mounts.as_ref(), &plan.base, &plan.groups)?;
+    let by_us = plan.user.is_some();
+    let record = plan.mounts.as_ref();
+    let made = mount::restore(record, &plan.base, &plan.groups, detached, by_us)?;
     *covered = made.covered;
     let missing = made.missing;
     Ok((!missing.is_empty()).then(|| {

@@ -15,9 +15,11 @@ use crate::{Error, Result};
 use image::cgroups::Limits;
 use image::container::{Container, Engine};
 use image::ids::MountId;
+use image::namespaces::user::Own;
 use image::sockets::tcp::Connections;
 use kernel::arch::Registers;
-use kernel::namespaces::{Birth, Forked, Kind, fork};
+use kernel::identity::{Acting, FilesOf, Maker};
+use kernel::namespaces::{Birth, Forked, Kind, fork, leave};
 use kernel::pidfd::PidFd;
 use kernel::ptrace::{self, Event, Stopped, options};
 use kernel::remote::Stub;
@@ -77,6 +79,8 @@ pub struct Native {
     keeper: Option<Keeper>,
     entry: Option<Entry>,
     plan: Plan,
+    /// File systems that wait to be mounted.
+    detached: Covered,
     changed: Vec<(IpAddr, IpAddr)>,
     quiet: Option<Quiet>,
     warnings: Vec<String>,
@@ -111,8 +115,12 @@ pub fn make(container: &Container, options: &Options) -> Result<Native> {
         None
     };
     let mut vessel = making.launch(plan, &container.cgroups.limits)?;
+    vessel.map_users()?;
     vessel.connect(place.as_ref())?;
     vessel.stop()?;
+    if vessel.plan.layers.is_none() {
+        vessel.mount_all()?;
+    }
     if let Some(place) = &place {
         let new = IpAddr::V4(place.address);
         let old = container
@@ -212,9 +220,15 @@ impl Making {
             pids: plan.host_pid.into_iter().collect(),
             cgroup: cgroup.as_ref().map(|dir| dir.as_fd()),
         };
-        let pidfd = match born(&birth, plan.host_pid)? {
-            Forked::Child => inside::live(&plan, theirs),
-            Forked::Parent(pidfd) => pidfd,
+        let acting = plan.user.as_ref().map(|user| Acting::begin(&maker(user)));
+        let acting = acting.transpose()?;
+        let forked = born(&birth, plan.host_pid);
+        if let Ok(Forked::Child) = forked {
+            inside::live(&plan, theirs);
+        }
+        acting.map_or(Ok(()), Acting::end)?;
+        let Forked::Parent(pidfd) = forked? else {
+            leave(1); // it lives elsewhere
         };
         drop((clocks, theirs));
         let mut vessel = Native {
@@ -227,6 +241,7 @@ impl Making {
             keeper: self.keeper.take(),
             entry: self.entry.take(),
             plan,
+            detached: Covered::new(),
             changed: Vec::new(),
             quiet: None,
             warnings: std::mem::take(&mut self.warnings),
@@ -288,7 +303,45 @@ fn born(birth: &Birth, wanted: Option<kernel::Pid>) -> Result<Forked> {
     }
 }
 
+/// As whom the first process is born.
+fn maker(user: &Own) -> Maker {
+    Maker {
+        uid: user.maker,
+        gid: user.group,
+        groups: user.groups.clone(),
+    }
+}
+
 impl Native {
+    /// Gives its user namespace the ids that it has, and what else only we may give; then the first process goes on.
+    fn map_users(&mut self) -> Result<()> {
+        if let Some(user) = &self.plan.user {
+            let remarks = inside::set_up_from_outside(&self.plan, user, self.pid)?;
+            self.warnings.extend(remarks);
+            send(self.socket.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL)
+                .map_err(|e| kernel::Error::errno("speak to the vessel's process", e as i32))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the mounts in its mount namespace, where the first process does not.
+    fn mount_all(&mut self) -> Result<()> {
+        let plan = &self.plan;
+        if plan.mounts_itself() {
+            return Ok(());
+        }
+        let root = plan.user.as_ref().map(Own::root);
+        let files = root.map(|(uid, gid)| FilesOf::user(uid, gid)).transpose()?;
+        let detached = std::mem::take(&mut self.detached);
+        let covered = &mut self.covered;
+        let remark = kernel::within(self.pid, &[kernel::Namespace::Mount], || {
+            inside::mounts(plan, detached, covered)
+        });
+        drop(files);
+        self.warnings.extend(remark??);
+        Ok(())
+    }
+
     /// Sets up the network while the process sets up the rest; then hears how that went.
     fn connect(&mut self, place: Option<&bridge::Place>) -> Result<()> {
         let connected = self.network(place);
@@ -339,8 +392,12 @@ impl Native {
             Event::Stop(stopped) => stopped,
             _ => return Err(kernel::Error::Gone { pid: self.pid }.into()),
         };
+        let held = match self.plan.mounts_itself() {
+            true => &mut self.covered,
+            false => &mut self.detached,
+        };
         for (id, number) in std::mem::take(&mut self.held) {
-            self.covered.insert(MountId(id), self.pidfd.borrow(number)?);
+            held.insert(MountId(id), self.pidfd.borrow(number)?);
         }
         self.registers = Some(stopped.registers()?);
         self.first = Some(stopped);
@@ -397,16 +454,10 @@ impl Vessel for Native {
     }
 
     fn mount(&mut self) -> Result<()> {
-        if self.plan.layers.is_none() {
-            return Ok(()); // the process itself has made them
+        match self.plan.layers {
+            Some(_) => self.mount_all(),
+            None => Ok(()), // they are made
         }
-        let plan = &self.plan;
-        let covered = &mut self.covered;
-        let remark = kernel::within(self.pid, &[kernel::Namespace::Mount], || {
-            inside::mounts(plan, covered)
-        });
-        self.warnings.extend(remark??);
-        Ok(())
     }
 
     fn covered(&self) -> &Covered {

@@ -11,6 +11,7 @@ use image::ids::{MountId, Pid};
 use image::namespaces::ipc::Ipc;
 use image::namespaces::mount::{Mount, Mounts, Origin, Propagation};
 use image::namespaces::network::LinkKind;
+use image::namespaces::user::Own;
 use image::namespaces::uts::Uts;
 use image::namespaces::{Namespace, network};
 use image::rootfs::Rootfs;
@@ -42,6 +43,8 @@ pub(super) struct Plan {
     pub(super) kept: Kept,
     /// Its own cgroups, one for each hierarchy it is in, where this host has places for them.
     pub(super) groups: Vec<PathBuf>,
+    /// Its user namespace.
+    pub(super) user: Option<Own>,
     pub(super) uts: Option<Uts>,
     pub(super) ipc: Option<Ipc>,
     pub(super) link: Link,
@@ -74,6 +77,12 @@ impl Plan {
         !self.kinds.is_empty()
     }
 
+    /// Whether process 1 makes its mounts: not where the layers of its root are still to come, nor in a user namespace of its
+    /// own, from which it may not go to all places of the host.
+    pub(super) fn mounts_itself(&self) -> bool {
+        self.layers.is_none() && self.user.is_none()
+    }
+
     /// The namespaces that process 1 is born into. A cgroup namespace has the groups for roots that its maker is in: it is
     /// made once the process has entered its own.
     pub(super) fn at_birth(&self) -> Vec<Kind> {
@@ -90,11 +99,6 @@ pub(super) fn plan(
     directory: &Path,
 ) -> Result<Plan> {
     let namespaces = &container.namespaces;
-    if namespaces.user.own().is_some() {
-        return Err(Error::Refused(
-            "the image has a user namespace of its own, which cannot be made yet".into(),
-        ));
-    }
     let own_pids = options.pids || options.name.is_some() || namespaces.pid.own().is_some();
     let link = link(container, options)?;
     let mut kept = Kept::new(container);
@@ -121,8 +125,10 @@ pub(super) fn plan(
         }),
         Namespace::Host => None,
     };
+    let mounts = mounts.map(numbered);
     let mut kinds = Vec::new();
     for (kind, wanted) in [
+        (Kind::User, namespaces.user.own().is_some()),
         (Kind::Mount, mounts.is_some()),
         (Kind::Network, link != Link::Host),
         (Kind::Pid, own_pids),
@@ -145,6 +151,7 @@ pub(super) fn plan(
         layers,
         kept,
         groups: Vec::new(),
+        user: namespaces.user.own().cloned(),
         uts: namespaces.uts.own().cloned(),
         ipc: namespaces.ipc.own().cloned(),
         quiet: goes_on(options) && link != Link::Host,
@@ -155,6 +162,16 @@ pub(super) fn plan(
         link,
         clocks: options.clocks,
     })
+}
+
+/// Those that are ours, and no record has, get ids like the others.
+fn numbered(mut record: Mounts) -> Mounts {
+    let last = record.mounts.iter().map(|m| m.id.0).max().unwrap_or(0);
+    let ours = record.mounts.iter_mut().filter(|m| m.id.0 == 0);
+    for (mount, id) in ours.zip(last.saturating_add(1)..) {
+        mount.id = MountId(id);
+    }
+    record
 }
 
 /// What of this host takes the place of mounts that the user names; nothing that stayed behind may be left.

@@ -30,7 +30,7 @@ fn own() -> Vec<String> {
         format!("scheduling {:?}", sched::attributes(tid)),
         format!("processors {:?}", sched::processors(tid)),
         format!("io priority {:?}", sched::io_priority(tid)),
-        format!("timer slack {}", text("timerslack_ns").trim()),
+        format!("timer slack {:?}", nix::sys::prctl::get_timerslack()),
         format!("blocked {:?}", status.get("SigBlk")),
         format!("time stamp counter faults {:?}", setting::tsc_faults().ok()),
         format!(

@@ -13,9 +13,21 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 /// Makes the mounts in the calling process's mount namespace, which is a fresh copy of the host's. `groups` are the
 /// container's own cgroups, by their paths on the host. Gives what was wanted and is not there on this host.
 ///
-/// Mounts that show what only the file trees bring, and read-only, come later ([`settle`]).
-pub fn restore(record: Option<&Mounts>, base: &Base, groups: &[PathBuf]) -> Result<Made> {
-    build(record, base, groups, None)
+/// Mounts that show what only the file trees bring, and read-only, come later ([`settle`]). `detached` are file systems that are
+/// there already, mounted nowhere ([`super::owned`]); `by_us` says that the calling thread is one of ours, which the container's
+/// own `/proc` does not know.
+pub fn restore(
+    record: Option<&Mounts>,
+    base: &Base,
+    groups: &[PathBuf],
+    detached: Covered,
+    by_us: bool,
+) -> Result<Made> {
+    let known = Known {
+        made: detached,
+        present: mountinfo::read_own()?,
+    };
+    build(record, base, groups, known, by_us)
 }
 
 /// What has become of the mounts.
@@ -30,18 +42,19 @@ pub struct Made {
 /// What is known already where no `/proc` speaks of us: in a mount namespace inside the container.
 #[derive(Debug, Default)]
 pub struct Known {
-    /// File systems that are mounted nowhere yet, by the mounts that they are for.
-    pub made: BTreeMap<MountId, OwnedFd>,
+    /// File systems that are mounted nowhere yet.
+    pub made: Covered,
     /// The mounts that are there.
     pub present: Vec<mountinfo::Mount>,
 }
 
-/// The same, inside the container with what is known there.
+/// The same with what is known, in a mount namespace inside the container (`inner`) too.
 pub(super) fn build(
     record: Option<&Mounts>,
     base: &Base,
     groups: &[PathBuf],
-    known: Option<Known>,
+    known: Known,
+    inner: bool,
 ) -> Result<Made> {
     // Nothing that is done here shows on the host. What took from the host takes again, as binds of what does.
     let takes = record.is_some_and(|record| record.mounts.iter().any(takes_from_host));
@@ -54,14 +67,6 @@ pub(super) fn build(
         mount(None::<&str>, "/", None::<&str>, everything, None::<&str>)
     })?;
     let directory = base.mount()?;
-    let inner = known.is_some();
-    let known = match known {
-        Some(known) => known,
-        None => Known {
-            present: mountinfo::read_own()?,
-            ..Known::default()
-        },
-    };
     let present = known.present;
     let none = Mounts { mounts: Vec::new() };
     let record = record.unwrap_or(&none);
@@ -112,7 +117,7 @@ pub(super) struct Top {
     /// The mounts in it, and which are of file systems of the container's own.
     mounts: Vec<(PathBuf, bool)>,
     /// File systems that are mounted nowhere yet.
-    made: BTreeMap<MountId, OwnedFd>,
+    made: Covered,
     /// What is bound, opened before anything was mounted over it.
     sources: BTreeMap<MountId, OwnedFd>,
     /// Mounts over which others lie.
@@ -210,12 +215,10 @@ pub(super) fn make_one(
         }
         Origin::Bind { path } => attach(top, one, Source::Bind(path.as_path())),
         // One that shows a part of the hierarchy shows the container's own; a whole one is that of its namespace.
-        Origin::Fresh if one.fstype.starts_with("cgroup") && one.root.0 != b"/" => {
-            match order::group(one, present, groups) {
-                Some(group) => attach(top, one, Source::Bind(&group)),
-                None => Ok(false),
-            }
-        }
+        Origin::Fresh if shows_group(one) => match order::group(one, present, groups) {
+            Some(group) => attach(top, one, Source::Bind(&group)),
+            None => Ok(false),
+        },
         Origin::Fresh | Origin::Tmpfs { .. } => attach(top, one, Source::New),
         Origin::Overlay {} => {
             let Some(point) = point(top, one.mountpoint.as_path(), true)? else {
@@ -348,6 +351,11 @@ fn attach(top: &Top, one: &Mount, source: Source) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Whether it shows one group of a hierarchy.
+pub(super) fn shows_group(one: &Mount) -> bool {
+    one.fstype.starts_with("cgroup") && one.root.0 != b"/"
 }
 
 /// Whether a file tree comes to lie in it.

@@ -6,6 +6,7 @@ use crate::namespaces::is_own;
 use crate::{Error, Result};
 use image::ids::MountId;
 use kernel::namespaces::Kind;
+use kernel::nsfs::with_copied_mounts;
 use kernel::open::Root;
 use kernel::proc::mountinfo;
 use kernel::{Pid, descriptor, within};
@@ -168,14 +169,26 @@ pub(super) fn of_host(mount: &mountinfo::Mount, host: &[mountinfo::Mount]) -> bo
 /// Descriptors of covered mounts of the container whose first process this is. They are of a copy of its mount namespace that
 /// is gone by then: in the container nothing is touched.
 pub(crate) fn reach(first: Pid, wanted: &BTreeSet<u32>) -> Result<Covered> {
-    let mut found = Covered::new();
     if wanted.is_empty() {
-        return Ok(found);
+        return Ok(Covered::new());
     }
+    if !is_own(first, Kind::User)? {
+        return take_off(first, first, wanted, true);
+    }
+    // Our own copy would belong to another user namespace, where nothing could be taken off.
+    with_copied_mounts(first, |copy| Ok(take_off(first, copy, wanted, false)))?
+}
+
+/// Takes off mounts one by one until all that are wanted have been seen: in a copy that process `copy` is in, or in a copy of
+/// that.
+fn take_off(first: Pid, copy: Pid, wanted: &BTreeSet<u32>, anew: bool) -> Result<Covered> {
+    let mut found = Covered::new();
     let ordered = in_order(beginning::mounts(first)?);
-    within(first, &[beginning::namespace(first)?], || -> Result<()> {
+    within(copy, &[beginning::namespace(first)?], || -> Result<()> {
         let fail = |what: &str, e: nix::Error| kernel::Error::errno(what, e as i32);
-        unshare(CloneFlags::CLONE_NEWNS).map_err(|e| fail("copy a mount namespace", e))?;
+        if anew {
+            unshare(CloneFlags::CLONE_NEWNS).map_err(|e| fail("copy a mount namespace", e))?;
+        }
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
             .map_err(|e| fail("make a copy of mounts private", e))?;

@@ -125,7 +125,7 @@ pub fn restore(record: &Mounts, gone: &[Name], known: Known) -> Result<Vec<Strin
             }
         }
     }
-    Ok(build(Some(record), &base, none, Some(known))?.missing)
+    Ok(build(Some(record), &base, none, known, true)?.missing)
 }
 
 fn root(record: &Mounts) -> Option<&Mount> {

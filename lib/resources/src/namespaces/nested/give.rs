@@ -7,6 +7,7 @@ use crate::{Error, Result, Target};
 use image::ids::{NsId, Pid};
 use image::namespaces::mount::Origin;
 use image::namespaces::nested::{Children, Content, Inner, Nested, Task};
+use image::namespaces::user::Range;
 use image::rootfs::Tree as FileTree;
 use image::tree::Tree;
 use kernel::namespaces::{Kind, set_last_pid};
@@ -52,6 +53,7 @@ pub fn make(
     }
     nested.check().map_err(Error::Refused)?;
     target.inners.root = tree.root;
+    let container = user::around(target.root_pid)?;
     let mut inners = std::mem::take(&mut target.inners);
     let taken = used(tree);
     let mut free = (300..).filter(|pid| !taken.contains(pid));
@@ -81,13 +83,16 @@ pub fn make(
             Content::User { maps, .. } => Some(maps),
             _ => None,
         });
+        let around = around.or(container.as_ref());
         if let Content::User { maker, .. } = &inner.content {
             // Any group will do that the one around has a number for.
             let group = around.and_then(|maps| maps.gids.first());
             let group = group.map_or(0, |range| range.outside);
+            let maps = container.as_ref();
+            let (gids, uids) = (maps.map(|m| &m.gids[..]), maps.map(|m| &m.uids[..]));
             for (name, call, id) in [
-                ("group", libc::SYS_setresgid, group),
-                ("user", libc::SYS_setresuid, *maker),
+                ("group", libc::SYS_setresgid, said(group, gids)?),
+                ("user", libc::SYS_setresuid, said(*maker, uids)?),
             ] {
                 let what = format!("become a {name} that makes a user namespace");
                 holder
@@ -112,6 +117,9 @@ pub fn make(
             maps, keeps_groups, ..
         } = &inner.content
         {
+            // Its files in /proc are then its own: who is in the namespace around may write them.
+            let own = call::set_dumpable(1);
+            holder.stub.must("PR_SET_DUMPABLE", own)?;
             user::restore(holder.stub.tid(), maps, around, *keeps_groups)?;
         }
         remarks.extend(fill(
@@ -181,6 +189,16 @@ pub(super) fn inhabitants(nested: &Nested, target: &Target) -> BTreeMap<NsId, ke
         }
     }
     inhabitants
+}
+
+/// What the container calls an id, by this map of its user namespace; none: it is in ours.
+pub(super) fn said(id: u32, map: Option<&[Range]>) -> Result<u32> {
+    let inside = map.map_or(Some(id), |map| user::inside(map, id));
+    inside.ok_or_else(|| {
+        Error::Refused(format!(
+            "a namespace of the image has the id {id}, which the container's user namespace has not"
+        ))
+    })
 }
 
 /// Once all threads are there: where their children are to be, and the end of the holders.

@@ -1,7 +1,8 @@
 //! Tasks brought into what only they can enter: a user namespace, before they have threads; and threads into theirs.
 
-use super::give::inhabitants;
+use super::give::{inhabitants, said};
 use super::kind;
+use crate::namespaces::user;
 use crate::threads::{self, Birth};
 use crate::tree::{Numbers, go};
 use crate::{Error, Result, Target};
@@ -9,7 +10,8 @@ use image::ids::{NsId, Pid};
 use image::namespaces::nested::{Children, Content, Nested};
 use kernel::namespaces::Kind;
 use kernel::nsfs::Handle;
-use kernel::remote::{Call, Caller};
+use kernel::proc::status;
+use kernel::remote::{Call, Caller, call};
 
 fn is_user(content: &Content) -> bool {
     matches!(content, Content::User { .. })
@@ -27,17 +29,27 @@ pub fn join_users(nested: &Nested, target: &mut Target, pid: Pid, groups: &[u32]
     let handle = Handle::of(holder, holder, Kind::User)?;
     let inhabitants = inhabitants(nested, target);
     let stub = &mut target.process(pid)?.leader;
-    let list: Vec<u8> = groups.iter().flat_map(|id| id.to_ne_bytes()).collect();
-    let at = stub.put(&list)?;
-    let set = Call::new(libc::SYS_setgroups, &[groups.len() as u64, at]);
-    stub.must("setgroups", set)?;
+    let has = status::read(stub.tid())?.numbers("Groups")?;
+    if !has.into_iter().eq(groups.iter().map(|id| i64::from(*id))) {
+        let container = user::around(stub.tid())?;
+        let map = container.as_ref().map(|maps| &maps.gids[..]);
+        let list = groups.iter().map(|id| said(*id, map));
+        let list = list.collect::<Result<Vec<u32>>>()?;
+        let list: Vec<u8> = list.into_iter().flat_map(u32::to_ne_bytes).collect();
+        let at = stub.put(&list)?;
+        let set = Call::new(libc::SYS_setgroups, &[groups.len() as u64, at]);
+        stub.must("setgroups", set)?;
+    }
     // What only the container's own root may do: the pid namespace, although it was made in that user namespace, is its.
     if let Some(Children::Inner(id)) = nested.task(pid).and_then(|task| task.pids_for_children)
         && let Some(there) = inhabitants.get(&id)
     {
         go(stub, &Handle::of(*there, *there, Kind::Pid)?)?;
     }
-    go(stub, &handle)
+    go(stub, &handle)?;
+    // Until it is given its own: who may look into it there may do so again.
+    stub.must("PR_SET_DUMPABLE", call::set_dumpable(1))?;
+    Ok(())
 }
 
 /// Makes the further threads of a process, each in its namespaces; `last` is the last pid given out in the container. In a user

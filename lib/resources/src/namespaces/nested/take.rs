@@ -351,7 +351,7 @@ impl Walk {
             Kind::User => Content::User {
                 maps: user::dump(tid)?,
                 maker: found.handle.owner_uid()?,
-                keeps_groups: Proc::process(tid).text("setgroups")?.trim() == "deny",
+                keeps_groups: user::keeps_groups(tid)?,
             },
             Kind::Ipc => Content::Ipc {
                 limits: ipc::dump(tid)?,

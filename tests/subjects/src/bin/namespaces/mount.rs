@@ -98,7 +98,12 @@ fn main() -> ExitCode {
         &at("alone"),
         read_only | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
     );
-    new("tmpfs", &at("unbindable"), "noswap,size=64k");
+    // Not for a user namespace's root to say (tmpfs(5)).
+    let swap = match fs::read_to_string("/proc/self/uid_map") {
+        Ok(map) if map.split_whitespace().eq(["0", "0", "4294967295"]) => "noswap,size=64k",
+        _ => "size=64k",
+    };
+    new("tmpfs", &at("unbindable"), swap);
     change(&at("unbindable"), MsFlags::MS_UNBINDABLE);
     new("tmpfs", &at("layers"), "");
     for name in ["low", "up", "work", "merged"] {
