@@ -1,7 +1,7 @@
 //! Who waits to be told of the next message in a queue (mq_notify) is told by it, and by nothing before.
 #![forbid(unsafe_code)]
 
-use ferry_tests::{Host, LONG, Program, Traces, Way, programs, until};
+use ferry_tests::{Host, LONG, Podman, Program, Traces, Way, programs, until};
 use std::path::{Path, PathBuf};
 
 fn started<'h>(host: &'h Host, words: &str) -> (PathBuf, Program<'h>) {
@@ -35,6 +35,26 @@ fn who_waits_for_a_message_is_told_of_it_by_signal_or_socket() {
     for way in [Way::Pipe, Way::File, Way::Directory] {
         program = Way::carry(way, &program, &host, "").0;
     }
+    is_told(&directory);
+}
+
+#[test]
+fn who_waits_for_a_message_is_told_of_it_in_a_container_of_podmans() {
+    let host = Podman::new("alder");
+    let directory = host.path("notices");
+    std::fs::create_dir(&directory).expect("make a directory");
+    // The image's Python has no ctypes; this host's has.
+    let line = format!(
+        "-v /usr:/usr:ro -v {0}:{0} -v {1}:{1}:ro base python3 {1}/notices.py {0}",
+        directory.display(),
+        programs().display()
+    );
+    let container = host.run("notices", &line);
+    until("the program", LONG, || {
+        directory.join("ready").exists().then_some(())
+    });
+    let archive = container.taken("");
+    host.restored("-n again", &archive);
     is_told(&directory);
 }
 

@@ -1,7 +1,7 @@
 //! Queues of asynchronous I/O: under load, with events not read, and with requests that do not end.
 #![forbid(unsafe_code)]
 
-use ferry_tests::{Host, LONG, Program, Traces, Way, programs, until};
+use ferry_tests::{Host, LONG, Podman, Program, Traces, Way, programs, until};
 use std::path::{Path, PathBuf};
 
 fn started<'h>(host: &'h Host, words: &str) -> (PathBuf, Program<'h>) {
@@ -35,6 +35,26 @@ fn queues_of_asynchronous_io_go_on_where_they_were() {
     for way in [Way::Pipe, Way::File, Way::Directory] {
         program = Way::carry(way, &program, &host, "").0;
     }
+    is_whole(&directory);
+}
+
+#[test]
+fn queues_of_asynchronous_io_go_on_in_a_container_of_podmans() {
+    let host = Podman::new("alder");
+    let directory = host.path("rings");
+    std::fs::create_dir(&directory).expect("make a directory");
+    // The image's Python has no ctypes; this host's has.
+    let line = format!(
+        "-v /usr:/usr:ro -v {0}:{0} -v {1}:{1}:ro base python3 {1}/rings.py {0}",
+        directory.display(),
+        programs().display()
+    );
+    let container = host.run("rings", &line);
+    until("the program", LONG, || {
+        directory.join("ready").exists().then_some(())
+    });
+    let archive = container.taken("");
+    host.restored("-n again", &archive);
     is_whole(&directory);
 }
 
