@@ -12,7 +12,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 NONBLOCK, CLOEXEC, CONTENT, NAMES = 2, 1, 4, 0xC00
 ADD, MOUNT, IGNORED, SURVIVES, FILESYSTEM, IGNORE = 1, 0x10, 0x20, 0x40, 0x100, 0x400
 MODIFY, CLOSE_WRITE, CREATE, DELETE, OPEN_PERM = 2, 8, 0x100, 0x200, 0x10000
-CHILDREN, DIRECTORIES = 0x8000000, 0x40000000
+OVERFLOW, CHILDREN, DIRECTORIES = 0x4000, 0x8000000, 0x40000000
 
 
 def call(*arguments):
@@ -86,7 +86,14 @@ mark(names, 0, CREATE | DELETE | DIRECTORIES, here)
 mark(mounts, MOUNT, CLOSE_WRITE, apart)
 mark(systems, FILESYSTEM, CLOSE_WRITE, apart)
 all_ = (files, names, mounts, systems)
+late, late_names = group(0), group(NAMES)
+mark(late, 0, MODIFY, here + "/a")
+mark(late_names, 0, CREATE, apart)
 before = [describe(at) for at in all_]
+for at in all_:
+    events(at)
+write(here + "/a")
+write(apart + "/late")
 for at in all_:
     events(at)
 open(directory + "/ready", "w").close()
@@ -104,6 +111,11 @@ def expect(what, wanted, found):
 expect("what /proc says", before, [describe(at) for at in all_])
 for at in all_:
     expect("nothing yet", [], events(at))
+for at in (late, late_names):
+    expect("that events were lost", [(OVERFLOW, None)], events(at))
+write(here + "/a")
+expect("what comes after that", [(MODIFY, "a")], events(late))
+events(files)
 write(here + "/silent")
 expect("one that is ignored", [], events(files))
 write(here + "/a")

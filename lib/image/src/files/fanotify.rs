@@ -15,7 +15,8 @@ pub struct Fanotify {
     pub unprivileged: bool,
     /// What it watches.
     pub marks: Vec<Mark>,
-    /// Bytes of events that nobody had read (`FIONREAD`), which do not travel.
+    /// Bytes of events that nobody had read (`FIONREAD`). They do not travel; the program is told instead that events were lost
+    /// (`FAN_Q_OVERFLOW`), unless its queue is unlimited or its events have descriptors of processes.
     pub unread: u32,
 }
 

@@ -141,6 +141,9 @@ pub(crate) fn resume(
     root: &Root,
     target: &Target,
 ) -> Result<()> {
+    if record.unread > 0 {
+        fanotify::overflow(fd, record.flags)?;
+    }
     for mark in &record.marks {
         let scope = match mark.scope {
             Scope::Inode => 0,
