@@ -106,13 +106,12 @@ fn what_no_host_can_make_again_stays_behind_when_asked_to() {
 }
 
 #[test]
-fn what_is_open_in_a_mount_that_was_taken_off_is_named() {
+fn a_directory_of_a_mount_that_was_taken_off_is_named() {
     let host = Host::new("alder");
     let directory = host.path("d").display().to_string();
     std::fs::create_dir_all(format!("{directory}/data")).expect("make a directory");
     let mounts = format!(
-        "mount -t tmpfs none {directory}/data; echo it is there > {directory}/data/name; \
-         exec 7< {directory}/data/name; umount -l {directory}/data"
+        "mount -t tmpfs none {directory}/data; exec 7< {directory}/data; umount -l {directory}/data"
     );
     let program = reader(&host, &directory, &mounts);
     let refused = host
@@ -124,6 +123,32 @@ fn what_is_open_in_a_mount_that_was_taken_off_is_named() {
         refused.stderr
     );
     program.runs_free();
+}
+
+#[test]
+fn files_of_a_mount_that_was_taken_off_are_on_one_again() {
+    let host = Host::new("alder");
+    let directory = host.path("d").display().to_string();
+    std::fs::create_dir_all(format!("{directory}/data")).expect("make a directory");
+    let script = host.path("inside");
+    let text = format!(
+        "mount -t tmpfs none {directory}/data; cd {directory}; mkdir data/in; echo one > data/name; echo two > data/in/name\n\
+         exec 7<> data/name 8< data/in/name; read -N 1 -u 7; umount -l data; echo mounted\n\
+         while ! test -e {directory}/go; do sleep 0.01; done\n\
+         cat <&7; cat <&8; echo three >&7; readlink /proc/$$/fd/7 /proc/$$/fd/8; stat -L -c %h /proc/$$/fd/[78]\n\
+         stat -L -c %d /proc/$$/fd/[78] | uniq | wc -l; cat /proc/$$/fd/7; ls data; echo end; sleep 1000\n"
+    );
+    std::fs::write(&script, text).expect("write the script");
+    let line = format!("unshare --mount bash {}", script.display());
+    let mut program = Program::alone(&host, "program", &line);
+    program.says("mounted");
+    for way in [Way::File, Way::Pipe, Way::Bare] {
+        program = Way::carry(way, &program, &host, "").0;
+    }
+    std::fs::write(format!("{directory}/go"), "").expect("tell it");
+    let said = program.says("end");
+    let wanted = "ne\ntwo\n/name\n/in/name\n1\n1\n1\none\nthree\nend\n";
+    assert!(said.contains(wanted), "{said}");
 }
 
 #[test]

@@ -46,6 +46,15 @@ impl Root {
         })
     }
 
+    /// That of an empty file system in memory, which is mounted nowhere and ends with its last user.
+    pub fn empty() -> Result<Self> {
+        let root = crate::socket::root::Root::empty()?;
+        Ok(Root::from_fd(
+            root.into(),
+            "a file system mounted nowhere".into(),
+        ))
+    }
+
     /// A directory that is open.
     pub fn from_fd(directory: OwnedFd, shown: String) -> Self {
         Root { directory, shown }

@@ -16,6 +16,10 @@ pub struct Deleted {
     /// The mount it is on, if others lie over that: the path begins at its root directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub covered: Option<MountId>,
+    /// It still has that name, on a memory file system that is mounted nowhere any more, the device of this number at the
+    /// source; absent: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detached: Option<u64>,
     /// Permission bits.
     pub mode: u32,
     /// Owner.

@@ -17,6 +17,12 @@ pub struct Root {
 
 const FSCONFIG_CMD_CREATE: libc::c_ulong = 6;
 
+impl From<Root> for OwnedFd {
+    fn from(root: Root) -> Self {
+        root.directory
+    }
+}
+
 impl Root {
     /// The one this thread has.
     pub fn current() -> Result<Self> {

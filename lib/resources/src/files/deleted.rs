@@ -7,6 +7,7 @@ use super::{contents, spare_name};
 use crate::{Error, Result};
 use image::files::deleted::{Deleted, Open};
 use kernel::descriptor::{self, O_RDWR, O_TMPFILE_BIT};
+use kernel::error::EEXIST;
 use kernel::open::Root;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -23,6 +24,7 @@ pub(crate) fn dump(file: &Borrowed, collector: &mut Collector) -> Result<Open> {
             id,
             path,
             covered: collector.around.view.covered(),
+            detached: (file.stat.links > 0).then_some(file.stat.device),
             mode: file.stat.permissions(),
             uid: file.stat.uid,
             gid: file.stat.gid,
@@ -34,10 +36,21 @@ pub(crate) fn dump(file: &Borrowed, collector: &mut Collector) -> Result<Open> {
     Ok(Open { inode: id })
 }
 
-/// Makes the file, readable and writable; its bulk contents come later.
+/// Makes the file, readable and writable; its bulk contents come later. `root` is that of a file system of its own where it
+/// keeps its name.
 pub(crate) fn restore(record: &Deleted, root: &Root) -> Result<OwnedFd> {
     let path = record.path.as_path();
     let fd = match record.nameless {
+        _ if record.detached.is_some() => {
+            let above: Vec<&Path> = path.ancestors().skip(1).collect();
+            for directory in above.into_iter().rev().filter(|at| at.parent().is_some()) {
+                match root.mkdir(directory, 0o755) {
+                    Err(e) if e.raw() != Some(EEXIST) => return Err(e.into()),
+                    _ => (),
+                }
+            }
+            root.create(path, O_RDWR, record.mode)?
+        }
         true => root.nameless(path.parent().unwrap_or(Path::new("/")), record.mode)?,
         false => {
             let (path, fd) = spare_name(path, |path| root.create(path, O_RDWR, record.mode))?;

@@ -224,7 +224,10 @@ fn regular(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obst
         return Ok(Kind::Memfd);
     }
     if around.is_outside(file) {
-        return outside(file, shown, around);
+        return match around.stream(file).is_none() && around.is_detached(file) {
+            true => Ok(Kind::Deleted),
+            false => outside(file, shown, around),
+        };
     }
     around.name_of(file).map(|name| match name {
         Some(_) => Kind::Regular,

@@ -104,6 +104,8 @@ struct Maker<'a> {
     /// Of mount namespaces inside the container.
     roots: &'a HashMap<NsId, Root>,
     covered: &'a CoveredRoots,
+    /// File systems that are mounted nowhere, by their devices at the source.
+    detached: HashMap<u64, Root>,
     stdio: &'a Stdio,
     terminals: Terminals,
     fills: Fills,
@@ -130,6 +132,7 @@ pub fn open(
         root: &root,
         roots: &roots,
         covered: &covered,
+        detached: HashMap::new(),
         stdio,
         terminals,
         fills: Fills::default(),
@@ -173,7 +176,14 @@ impl Maker<'_> {
         let record = self.record;
         for file in &record.deleted {
             let what = format!("{} (deleted)", file.path);
-            let fd = deleted::restore(file, self.covered.at(file.covered, self.root)?)?;
+            let root = match file.detached {
+                None => self.covered.at(file.covered, self.root)?,
+                Some(device) => match self.detached.entry(device) {
+                    Entry::Occupied(found) => found.into_mut(),
+                    Entry::Vacant(place) => place.insert(Root::empty()?),
+                },
+            };
+            let fd = deleted::restore(file, root)?;
             self.object(file.id, fd, &file.contents, what, target)?;
         }
         for file in &record.memfds {

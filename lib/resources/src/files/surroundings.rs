@@ -11,7 +11,7 @@ use crate::namespaces::nested::Sights;
 use image::files::external::Stream;
 use image::path::Name;
 use kernel::descriptor::{self, O_ACCMODE, O_DIRECT, O_RDONLY, O_WRONLY, S_IFDIR};
-use kernel::proc::{Proc, stat};
+use kernel::proc::{Proc, mountinfo, stat};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::AsFd;
 
@@ -164,6 +164,23 @@ impl Surroundings {
             && file.link.0.starts_with(b"/memfd:")
             && file.link.0.ends_with(DELETED)
             && !self.view.has_mount_of(file)
+    }
+
+    /// Whether it is on a memory file system that was taken off and is mounted in no mount namespace any more: nobody else
+    /// has what is in it.
+    pub fn is_detached(&self, file: &Seen) -> bool {
+        let (major, minor) = (libc::major(file.stat.device), libc::minor(file.stat.device));
+        let device = format!("{major}:{minor}");
+        let mut met = HashSet::new();
+        let mut mounted = |pid: kernel::Pid| {
+            let Ok(namespace) = Proc::process(pid).link("ns/mnt") else {
+                return false; // it has ended
+            };
+            let mounts = || mountinfo::of_namespace(pid).unwrap_or_default();
+            met.insert(namespace) && mounts().iter().any(|mount| mount.device == device)
+        };
+        let all = kernel::proc::numbers(std::path::Path::new("/proc")).unwrap_or_default();
+        file.filesystem == TMPFS && !all.into_iter().any(&mut mounted)
     }
 
     /// A path as we see it, from the container's root; `None` where it is not beneath it.
