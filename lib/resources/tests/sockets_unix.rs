@@ -374,3 +374,20 @@ fn a_name_in_use_is_refused_and_its_owner_left_alone() {
         .unwrap();
     drop(owner);
 }
+
+#[test]
+fn a_client_that_has_sent_before_it_was_accepted_is_a_blocker() {
+    let here = Host::start();
+    let (service, client) = here.inside(|| {
+        let service = UnixListener::bind("/mnt/door").unwrap();
+        let mut client = UnixStream::connect("/mnt/door").unwrap();
+        // It waits in a socket that has no descriptor before it is accepted.
+        client.write_all(b"hello").unwrap();
+        (service, client)
+    });
+    let Err(Error::Blocked(blockers)) = take(&here, &[service.into(), client.into()]) else {
+        panic!("it was taken");
+    };
+    let said = &blockers[0].what;
+    assert!(said.contains("sent before it was accepted"), "{said}");
+}
