@@ -232,3 +232,46 @@ fn a_terminal_goes_to_whoever_listens_for_it() {
     .ok();
     says(&output, "word 2");
 }
+
+#[test]
+fn a_container_of_runcs_with_users_of_its_own_keeps_them() {
+    let (host, bundle) = host("alder");
+    let path = bundle.join("config.json");
+    let text = std::fs::read_to_string(&path).expect("read config.json");
+    let mut spec: serde_json::Value = serde_json::from_str(&text).expect("config.json");
+    let map = serde_json::json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    spec["linux"]["uidMappings"] = map.clone();
+    spec["linux"]["gidMappings"] = map;
+    let user = serde_json::json!({"type": "user"});
+    let namespaces = spec["linux"]["namespaces"].as_array_mut();
+    namespaces.expect("namespaces").push(user);
+    let mounts = spec["mounts"].as_array_mut().expect("mounts");
+    mounts.retain(|mount| mount["type"] != "cgroup");
+    std::fs::write(&path, spec.to_string()).expect("write config.json");
+    host.sh(&format!(
+        "chmod 755 {} && chown -R 100000:100000 {}/rootfs",
+        host.path("").display(),
+        bundle.display()
+    ))
+    .ok();
+    start(&host, "one", &bundle);
+    let counted = until("it to count to 3", LONG, || {
+        Some(count(&host, "one")).filter(|n| *n >= 3)
+    });
+    let image = host.path("image").display().to_string();
+    host.sh(&format!("checkpoint runc:one > {image}")).ok();
+    for name in ["two", "three"] {
+        host.sh(&format!(
+            "restore --engine runc --bundle {} -n {name} < {image}",
+            bundle.display()
+        ))
+        .ok();
+        assert!(count(&host, name) >= counted);
+        let maps = host
+            .sh(&format!("runc exec {name} cat /proc/1/uid_map"))
+            .ok();
+        let maps: Vec<&str> = maps.split_whitespace().collect();
+        assert_eq!(maps, ["0", "100000", "65536"]);
+        host.sh(&format!("runc delete -f {name}")).ok();
+    }
+}

@@ -130,7 +130,10 @@ pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
         let remedy = "take the tree from where the outer one begins";
         block(root, what.into(), remedy);
     }
-    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::User) {
+    // Whose its clocks are makes no difference once somebody lives by them, and those of a container that has come from elsewhere
+    // are ours.
+    let owned = |kind: &Kind| ![Kind::User, Kind::Time].contains(kind);
+    for kind in Kind::ALL.into_iter().filter(owned) {
         let handle = Handle::of(root, root, kind)?;
         let owner = handle.owner()?.map(|owner| owner.inode());
         if handle.inode() != own(kind)? && owner != Some(user.inode()) {
