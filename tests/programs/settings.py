@@ -59,11 +59,11 @@ def has():
     }
 
 
-def scheduled(policy, flags=0, nice=0, priority=0, runtime=0, deadline=0):
-    attributes = struct.pack("IIQiIQQQII", 56, policy, flags, nice, priority, runtime, deadline, deadline, 0, 0)
+def scheduled(policy, flags=0, nice=0, priority=0, runtime=0, deadline=0, least=0, greatest=0):
+    attributes = struct.pack("IIQiIQQQII", 56, policy, flags, nice, priority, runtime, deadline, deadline, least, greatest)
     result = call(SETATTR, 0, kept(attributes), 0)
     if isinstance(result, str):
-        print(f"has not policy {policy}: {result}", flush=True)
+        print(f"has not policy {policy} with flags {flags}: {result}", flush=True)
 
 
 def filtered(number, flags=0):
@@ -86,6 +86,7 @@ KINDS = {
     "idle": lambda: scheduled(5),
     "deadline": lambda: scheduled(6, runtime=10 * MILLISECOND, deadline=30 * MILLISECOND),
     "slice": lambda: scheduled(0, nice=-3, runtime=5 * MILLISECOND),
+    "bounds": lambda: scheduled(0, flags=0x60, least=100, greatest=500),
     "ioprio": lambda: call(IOPRIO_SET, 1, 0, 2 << 13 | 6),
     "one cpu": lambda: os.sched_setaffinity(0, {0}),
     "slack": lambda: prctl(29, 70_001),

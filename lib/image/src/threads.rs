@@ -185,6 +185,9 @@ pub struct Scheduling {
     pub deadline: u64,
     /// Nanoseconds.
     pub period: u64,
+    /// Bounds on its utilisation, 0 to 1024 (`sched_util_min`, `sched_util_max`); absent where the kernel has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilisation: Option<(u32, u32)>,
     /// Processors it may run on; absent where it may use all (`sched_getaffinity(2)`).
     pub processors: Option<Vec<u32>>,
     /// Class and level for disks (`ioprio_get(2)`); 0 for none.

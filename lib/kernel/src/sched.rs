@@ -4,7 +4,7 @@ use crate::error::{Named, check};
 use crate::{Pid, Result};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// `struct sched_attr` (include/uapi/linux/sched/types.h), its first version.
+/// `struct sched_attr` (include/uapi/linux/sched/types.h), its second version (Linux 5.3).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attributes {
@@ -24,6 +24,10 @@ pub struct Attributes {
     pub deadline: u64,
     /// Nanoseconds.
     pub period: u64,
+    /// The least utilisation that the choice of a processor's frequency assumes, 0 to 1024.
+    pub least: u32,
+    /// The greatest; 0 in both on a kernel that has no such bounds.
+    pub greatest: u32,
 }
 
 const SIZE: u32 = size_of::<Attributes>() as u32;

@@ -9,8 +9,14 @@ use std::sync::LazyLock;
 /// `SCHED_DEADLINE` alone has a runtime of its own; for others it is the slice the scheduler gives.
 const SCHED_DEADLINE: u32 = 6;
 /// What `sched_setattr` takes of the flags: reset on fork, and those of `SCHED_DEADLINE`
-/// (include/uapi/linux/sched.h); bounds on utilisation need a longer struct.
+/// (include/uapi/linux/sched.h).
 const FLAGS: u64 = 0x07;
+/// `SCHED_FLAG_UTIL_CLAMP_MIN`, `SCHED_FLAG_UTIL_CLAMP_MAX`: bounds on utilisation are set as well.
+const BOUNDS: u64 = 0x60;
+/// `SCHED_FLAG_KEEP_ALL`: and nothing else is.
+const KEEP: u64 = 0x18;
+/// What all have who have not asked for bounds.
+const UNBOUNDED: (u32, u32) = (0, 1024);
 /// As many as `CPU_SETSIZE`: the kernel takes of a mask what it has.
 static ALL: LazyLock<Vec<u32>> = LazyLock::new(|| (0..1024).collect());
 
@@ -35,6 +41,7 @@ pub(super) fn dump(tid: kernel::Pid) -> Result<Scheduling> {
         runtime: if own { found.runtime } else { 0 },
         deadline: found.deadline,
         period: found.period,
+        utilisation: bounds(&found),
         processors: (processors.len() < *ONLINE).then_some(processors),
         io_priority: sched::io_priority(tid)?,
         timer_slack: slack,
@@ -60,6 +67,11 @@ fn count(list: &str) -> usize {
             None => range.parse::<usize>().ok().map(|_| 1),
         })
         .sum()
+}
+
+/// Those that a kernel without any shows as 0.
+fn bounds(found: &Attributes) -> Option<(u32, u32)> {
+    (found.greatest != 0).then_some((found.least, found.greatest))
 }
 
 pub(super) fn restore(tid: kernel::Pid, record: &Scheduling) -> Result<Vec<String>> {
@@ -91,6 +103,16 @@ pub(super) fn restore(tid: kernel::Pid, record: &Scheduling) -> Result<Vec<Strin
     ) == (wanted.policy, wanted.flags, wanted.nice, wanted.priority);
     if !as_before || wanted.runtime != 0 {
         report("scheduling", sched::set_attributes(tid, wanted))?;
+    }
+    let now = bounds(&found).unwrap_or(UNBOUNDED);
+    if let Some((least, greatest)) = record.utilisation.filter(|wanted| *wanted != now) {
+        let wanted = Attributes {
+            flags: BOUNDS | KEEP,
+            least,
+            greatest,
+            ..Attributes::default()
+        };
+        report("utilisation", sched::set_attributes(tid, wanted))?;
     }
     match &record.processors {
         None => report("affinity", sched::set_processors(tid, &ALL))?,
