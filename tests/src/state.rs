@@ -162,9 +162,11 @@ struct Names(HashMap<String, usize>);
 impl Names {
     /// `pipe:[4711]` becomes `pipe:#0`, whoever holds it next.
     fn of(&mut self, link: &str) -> String {
-        let anonymous = ["pipe:[", "socket:["]
-            .iter()
-            .any(|start| link.starts_with(start));
+        let kinds = [
+            "pipe", "socket", "mnt", "net", "pid", "user", "ipc", "uts", "time", "cgroup",
+        ];
+        let start = link.split_once(":[").map(|(start, _)| start);
+        let anonymous = start.is_some_and(|start| kinds.contains(&start));
         if !anonymous {
             // A file that never had a name is shown by its inode (open(2), O_TMPFILE).
             return match link.rsplit_once("/#") {

@@ -50,6 +50,12 @@ impl Handle {
         })
     }
 
+    /// Another descriptor of the same.
+    pub fn again(&self) -> Result<Self> {
+        let file = self.file.try_clone();
+        Handle::new(file.named(|| "duplicate a descriptor".into())?, self.kind)
+    }
+
     /// Of which kind it is.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -201,6 +207,12 @@ fn beside<T>(
         libc::waitpid(child, std::ptr::null_mut(), 0);
     }
     done
+}
+
+impl From<Handle> for std::os::fd::OwnedFd {
+    fn from(handle: Handle) -> Self {
+        handle.file.into()
+    }
 }
 
 impl AsFd for Handle {

@@ -16,6 +16,7 @@ pub mod fs;
 pub mod inotify;
 pub mod memfd;
 pub mod mqueue;
+pub mod namespace;
 pub mod opath;
 pub mod pidfd;
 pub mod pipe;
@@ -133,6 +134,8 @@ pub enum File {
     Socket(crate::sockets::Socket),
     /// A file of procfs, sysfs or another file system that the kernel makes up.
     Procfile(procfile::Procfile),
+    /// A namespace.
+    Namespace(namespace::Namespace),
     /// A terminal.
     Tty(tty::Tty),
     /// Standard input, output or error whose other side is outside the container.

@@ -2,6 +2,7 @@
 
 use super::borrowed::{Borrowed, Holder, Seen};
 use super::kind::{Kind, kind};
+use super::namespace;
 use super::surroundings::Surroundings;
 use super::{Blob, contents};
 use super::{
@@ -203,6 +204,7 @@ impl<'a> Collector<'a> {
             Kind::Memfd => File::Memfd(memfd::dump(&file, self)?),
             Kind::Mqueue => File::Mqueue(mqueue::dump(&file, self)?),
             Kind::Pidfd => File::Pidfd(pidfd::dump(&file, self)?),
+            Kind::Namespace => File::Namespace(namespace::dump(&file, self)?),
             Kind::Procfile => File::Procfile(procfile::dump(&file, self)?),
             Kind::Tty => File::Tty(tty::dump(&file, self)?),
             Kind::External(stream) => File::External(external::dump(&file, stream)),

@@ -3,6 +3,7 @@
 use super::borrowed::Seen;
 use super::fanotify;
 use super::inotify;
+use super::namespace;
 use super::procfile;
 use super::surroundings::Surroundings;
 use super::tun;
@@ -32,6 +33,7 @@ pub(crate) enum Kind {
     Mqueue,
     Pidfd,
     Socket,
+    Namespace,
     Procfile,
     Tty,
     External(Stream),
@@ -172,9 +174,12 @@ fn nameless(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obs
         return Err(obstacle(*what, *remedy));
     }
     if file.filesystem == NSFS {
+        if namespace::which(file, around).is_some() {
+            return Ok(Kind::Namespace);
+        }
         return Err(obstacle(
-            format!("a namespace ({shown})"),
-            "open namespaces are not supported yet; close it first",
+            format!("a namespace that no task of the container is in ({shown})"),
+            "close it first",
         ));
     }
     Err(obstacle(shown, "it is not supported; close it first"))

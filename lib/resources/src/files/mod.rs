@@ -18,6 +18,7 @@ mod inotify;
 mod kind;
 mod memfd;
 mod mqueue;
+mod namespace;
 mod opath;
 mod opened;
 mod pidfd;

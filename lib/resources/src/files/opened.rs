@@ -1,6 +1,7 @@
 //! Files made again: on our side, before any process has them; then what can only be done once all processes do.
 
 use super::external::Stdio;
+use super::namespace;
 use super::tty::Terminals;
 use super::{
     contents, deleted, device, directory, epoll, eventfd, external, fanotify, fifo, inotify, memfd,
@@ -231,6 +232,7 @@ impl Maker<'_> {
             File::Fanotify(group) => fanotify::restore(group),
             File::Mqueue(queue) => mqueue::restore(queue, flags, target.root_pid),
             File::Pidfd(record) => pidfd::restore(record, flags, target, &mut self.graves),
+            File::Namespace(one) => namespace::restore(one, target),
             File::Procfile(procfile) => procfile::restore(procfile, flags, root, target),
             File::Tty(tty) => self.terminals.open(tty, flags, root, target),
             File::External(external) => external::restore(external, flags, self.stdio),

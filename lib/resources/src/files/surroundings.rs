@@ -9,8 +9,10 @@ use super::view::Views;
 use crate::Result;
 use crate::namespaces::nested::Sights;
 use image::files::external::Stream;
+use image::ids::NsId;
 use image::path::Name;
 use kernel::descriptor::{self, O_ACCMODE, O_DIRECT, O_RDONLY, O_WRONLY, S_IFDIR};
+use kernel::namespaces::{Kind, identity};
 use kernel::proc::{Proc, mountinfo, stat};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::AsFd;
@@ -23,6 +25,8 @@ const DELETED: &[u8] = b" (deleted)";
 pub(crate) struct Surroundings {
     /// Its files, as those see them who have them open.
     pub view: Views,
+    /// The namespaces that its tasks are in, by inode: the container's, and those inside it.
+    pub namespaces: HashMap<u64, Option<NsId>>,
     processes: HashSet<kernel::Pid>,
     pipes: HashMap<(u64, u64), Ends>,
     standard: HashMap<(u64, u64), Stream>,
@@ -45,8 +49,15 @@ struct Ends {
 impl Surroundings {
     /// Of these processes, the root of the tree first.
     pub fn of(pids: &[kernel::Pid], sights: &Sights) -> Result<Self> {
+        let first = pids.first().copied().unwrap_or(0);
+        let inner = sights.all.iter().map(|(inode, id)| (*inode, Some(*id)));
+        let mut namespaces: HashMap<u64, Option<NsId>> = inner.collect();
+        for kind in Kind::ALL {
+            namespaces.insert(identity(first, kind)?, None);
+        }
         Ok(Surroundings {
-            view: Views::of(pids.first().copied().unwrap_or(0), sights)?,
+            view: Views::of(first, sights)?,
+            namespaces,
             processes: pids.iter().copied().collect(),
             pipes: HashMap::new(),
             standard: HashMap::new(),

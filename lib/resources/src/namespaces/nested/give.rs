@@ -24,6 +24,8 @@ pub struct Inners {
     holders: BTreeMap<NsId, Holder>,
     /// The root of the container's tree.
     root: Pid,
+    /// Who is in which pid namespace.
+    pids: BTreeMap<NsId, kernel::Pid>,
     /// The time namespaces, which nobody is in at first.
     clocks: BTreeMap<NsId, Handle>,
     /// Who is in which mount namespace.
@@ -144,6 +146,7 @@ pub fn make(
             inners.join(nested, task, &[], &mut process.leader)?;
         }
     }
+    inners.pids = inhabitants(nested, target);
     target.inners = inners;
     Ok(remarks)
 }
@@ -246,6 +249,16 @@ impl Inners {
     /// Our pid of a process in a namespace, as long as its holder is there.
     pub fn pid(&self, id: NsId) -> Option<kernel::Pid> {
         self.holders.get(&id).map(|holder| holder.stub.tid())
+    }
+
+    /// One of these namespaces; none where it is not there.
+    pub fn handle(&self, id: NsId, kind: Kind) -> Result<Option<Handle>> {
+        if let Some(clock) = self.clocks.get(&id) {
+            return Ok((kind == Kind::Time).then(|| clock.again()).transpose()?);
+        }
+        let there = self.pids.get(&id).copied().filter(|_| kind == Kind::Pid);
+        let there = there.or_else(|| self.pid(id));
+        Ok(there.map(|pid| Handle::of(pid, pid, kind)).transpose()?)
     }
 
     /// Keeps a time namespace that a process has made for its children.

@@ -463,6 +463,8 @@ pub fn dump(
 pub struct Sights {
     /// A task of ours in each mount namespace, and all that are in it.
     pub mounts: Vec<(NsId, Pid, HashSet<Pid>)>,
+    /// All namespaces that a task is in, by the inode.
+    pub all: BTreeMap<u64, NsId>,
     /// The same of ipc namespaces and processes.
     pub queues: Vec<(NsId, Pid, HashSet<Pid>)>,
     /// A process of ours in each network namespace, by the inode.
@@ -525,10 +527,14 @@ impl Walk {
     fn sights(&self) -> Sights {
         let mut sights = Sights::default();
         for found in &self.found {
+            let kind = found.handle.kind();
+            if found.task.is_some() || kind == Kind::User {
+                sights.all.insert(found.handle.inode(), found.id);
+            }
             let Some((_, there)) = found.task else {
                 continue;
             };
-            match found.handle.kind() {
+            match kind {
                 Kind::Mount => {
                     let members = self.tasks.iter();
                     let members = members
