@@ -130,11 +130,16 @@ impl Target {
 
     /// Our descriptor for an open file description.
     pub fn file(&self, id: FileId) -> Result<&OwnedFd> {
-        self.files.get(&id).ok_or_else(|| {
-            Error::Refused(format!(
-                "the image speaks of open file {}, which is not in it",
-                id.0
-            ))
-        })
+        file(&self.files, id)
     }
+}
+
+/// Our descriptor for an open file description.
+pub(crate) fn file(files: &HashMap<FileId, OwnedFd>, id: FileId) -> Result<&OwnedFd> {
+    files.get(&id).ok_or_else(|| {
+        Error::Refused(format!(
+            "the image speaks of open file {}, which is not in it",
+            id.0
+        ))
+    })
 }

@@ -115,6 +115,8 @@ pub enum State {
     Pending {
         /// The listening socket's inode.
         listener: u64,
+        /// Whom the service will see, once it accepts it (`SO_PEERCRED`).
+        client: Credentials,
     },
     /// Its peer is closed.
     Orphaned {

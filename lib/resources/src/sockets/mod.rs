@@ -3,7 +3,7 @@
 //! queues are filled and the last connections made ([`Opened::fill`]).
 
 use crate::namespaces::nested::Sights;
-use crate::{Blocker, Error, Result, Target};
+use crate::{Blocker, Error, Result, Target, target as targets};
 use image::ids::{FileId, NsId, Pid};
 use image::sockets::Socket;
 use image::sockets::tcp::Connections;
@@ -352,26 +352,31 @@ fn unix_of(socket: &Socket) -> Option<&Unix> {
 impl Opened {
     /// Fills the queues and makes the last connections. All open files of the container are among the target's by now. What
     /// is given back is silent until the container runs.
-    pub fn fill(self, sockets: &[Listed], target: &Target) -> Result<tcp::Waiting> {
+    pub fn fill(self, sockets: &[Listed], target: &mut Target) -> Result<tcp::Waiting> {
         let pids: HashMap<Pid, kernel::Pid> = target
             .processes
             .values()
             .map(|p| (p.inside, p.pid))
             .collect();
-        let files = &target.files;
+        let (files, root) = (&target.files, target.root_pid);
         let all = chosen(&of_all(sockets), unix_of);
         for (there, network, unix) in self.unix {
             let own = of_network(sockets, network);
-            in_both(there, target.root_pid, || {
-                unix::fill(unix, &chosen(&own, unix_of), &all, files, &pids)?;
+            let fill = |makers: Makers| {
+                let unixes = chosen(&own, unix_of);
+                unix::fill(unix, &unixes, &all, files, &pids, &makers)?;
                 let raws = chosen(&own, |s| match s {
                     Socket::Raw(raw) => Some(raw),
                     _ => None,
                 });
                 for (id, raw) in raws {
-                    raw::fill(raw, target.file(id)?.as_fd())?;
+                    raw::fill(raw, targets::file(files, id)?.as_fd())?;
                 }
                 Ok(())
+            };
+            let inside = identity(there, Kind::Network)?;
+            makers::with(&mut target.processes, inside, |makers| {
+                in_both(there, root, || fill(makers))
             })?;
         }
         Ok(self.waiting)

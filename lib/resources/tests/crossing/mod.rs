@@ -133,7 +133,7 @@ pub fn give_with(
     };
     let records: Vec<Listed> = taken.records.iter().map(|(id, s)| (*id, None, s)).collect();
     let opened = restore(&records, &mut target)?;
-    let mut waiting = opened.fill(&records, &target)?;
+    let mut waiting = opened.fill(&records, &mut target)?;
     waiting.prepare()?;
     waiting.go_on(None, host.pid(), "nobody's")?;
     Ok(taken

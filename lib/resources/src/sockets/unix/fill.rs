@@ -2,9 +2,10 @@
 //! directions shut, ends that were closed closed again.
 
 use super::made::{Made, Roots, create, missing};
+use super::makers::Makers;
 use super::refused;
-use crate::Result;
 use crate::sockets::options::{self, Roomy};
+use crate::{Result, target};
 use image::ids::{FileId, Pid};
 use image::sockets::unix::{Address, Credentials, Kind, Message, State, Unix};
 use kernel::socket;
@@ -18,15 +19,17 @@ struct Fill<'a> {
     by_inode: HashMap<u64, (FileId, &'a Unix)>,
     files: &'a HashMap<FileId, OwnedFd>,
     pids: &'a HashMap<Pid, kernel::Pid>,
+    makers: &'a Makers,
 }
 
 /// Fills and connects all unix sockets made by [`super::restore`]; this thread is where it was then.
-pub fn fill(
+pub(in crate::sockets) fn fill(
     mut made: Made,
     sockets: &[(FileId, &Unix)],
     all: &[(FileId, &Unix)],
     files: &HashMap<FileId, OwnedFd>,
     pids: &HashMap<Pid, kernel::Pid>,
+    makers: &Makers,
 ) -> Result<()> {
     let fill = Fill {
         made: &made,
@@ -34,6 +37,7 @@ pub fn fill(
         by_inode: all.iter().map(|(id, u)| (u.inode, (*id, *u))).collect(),
         files,
         pids,
+        makers,
     };
     for (_, unix) in sockets {
         fill.queue(unix)?;
@@ -62,12 +66,7 @@ pub fn fill(
 }
 
 fn file(files: &HashMap<FileId, OwnedFd>, id: FileId) -> Result<BorrowedFd<'_>> {
-    files.get(&id).map(AsFd::as_fd).ok_or_else(|| {
-        refused(format!(
-            "the image speaks of open file {}, which is not in it",
-            id.0
-        ))
-    })
+    target::file(files, id).map(AsFd::as_fd)
 }
 
 impl Fill<'_> {
@@ -202,15 +201,20 @@ impl Fill<'_> {
             }
             State::Listening { pending, .. } => {
                 for client in pending {
-                    let (id, _) = self
+                    let (id, record) = self
                         .by_inode
                         .get(client)
                         .ok_or_else(|| missing(unix.inode, *client))?;
+                    let who = match record.state {
+                        State::Pending { client, .. } => Some(client),
+                        _ => None,
+                    };
                     let name = unix
                         .name
                         .as_ref()
                         .ok_or_else(|| missing(unix.inode, *client))?;
-                    socket::connect(self.file(*id)?, &roots.enter(name)?)?;
+                    let address = roots.enter(name)?;
+                    self.makers.connect(who, self.file(*id)?, &address)?;
                 }
                 Ok(())
             }

@@ -21,7 +21,7 @@ mod fill;
 mod made;
 pub(super) mod makers;
 
-pub use fill::fill;
+pub(super) use fill::fill;
 pub(super) use made::restore;
 pub use made::{Made, views};
 
@@ -36,7 +36,7 @@ pub fn dump(
 ) -> Result<Unix> {
     let (inode, listed) = judged(fd, holder, diag)?;
     let kind = kind(&listed, &holder)?;
-    let state = state(fd, inode, &listed, diag)?;
+    let state = state(fd, inode, &listed, &holder, diag)?;
     let own_file = !matches!(
         (&state, kind),
         (
@@ -158,7 +158,13 @@ fn kind(listed: &UnixSocket, holder: &Holder) -> Result<Kind> {
     }
 }
 
-fn state(fd: BorrowedFd, inode: u64, listed: &UnixSocket, diag: &Diag) -> Result<State> {
+fn state(
+    fd: BorrowedFd,
+    inode: u64,
+    listed: &UnixSocket,
+    holder: &Holder,
+    diag: &Diag,
+) -> Result<State> {
     Ok(match (listed.state, listed.peer) {
         (LISTEN, _) => State::Listening {
             backlog: listed.send_queue,
@@ -173,6 +179,7 @@ fn state(fd: BorrowedFd, inode: u64, listed: &UnixSocket, diag: &Diag) -> Result
         (_, Some(0)) => match diag.listeners.get(&inode) {
             Some(listener) if !is_left_behind(*listener, diag) => State::Pending {
                 listener: *listener,
+                client: credentials(holder.pid, diag)?,
             },
             _ => orphaned(fd)?,
         },
@@ -313,6 +320,18 @@ fn peer_credentials(fd: BorrowedFd, diag: &Diag) -> Result<Option<Credentials>> 
     };
     let (pid, uid, gid) = (word(0), word(4) as u32, word(8) as u32);
     Ok((uid != u32::MAX).then(|| inside(pid, uid, gid, diag)))
+}
+
+/// What a process that connects now shows to the other end.
+fn credentials(pid: kernel::Pid, diag: &Diag) -> Result<Credentials> {
+    let status = kernel::proc::status::read(pid)?;
+    // Real, effective, saved, of the file system.
+    let effective = |key| -> Result<u32> {
+        let ids = status.numbers(key)?;
+        Ok(ids.get(1).map_or(0, |id| *id as u32))
+    };
+    let (uid, gid) = (effective("Uid")?, effective("Gid")?);
+    Ok(inside(pid, uid, gid, diag))
 }
 
 /// What a client will see of a listening socket; the process that called listen(2) may have left it to its children.

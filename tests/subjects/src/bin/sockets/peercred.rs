@@ -1,5 +1,5 @@
 //! Who is at the other end (`SO_PEERCRED`): of connections to a service with and without a file, of pairs, each made by
-//! another process with another user, and of a service for whoever connects later.
+//! another process with another user, of a client not yet accepted, and of a service for whoever connects later.
 #![forbid(unsafe_code)]
 
 use kernel::own::child::fork;
@@ -88,12 +88,25 @@ fn main() -> ExitCode {
     let maker = user(4567, move || {
         let service = UnixListener::bind_addr(&made).expect("bind");
         nix::unistd::write(&right, b"!").expect("say so");
-        let (mut client, _) = service.accept().expect("accept");
-        let who = shown(&client);
-        let answered = client.write_all(b"!").is_ok();
-        i32::from(!answered) + i32::from(who.1 != 0)
+        // One has come before it all, and one comes after it.
+        let wrong = |wanted: u32| {
+            let (mut client, _) = service.accept().expect("accept");
+            let who = shown(&client);
+            let answered = client.write_all(b"!").is_ok();
+            i32::from(!answered) + i32::from((who.1, who.2) != (wanted, wanted) || who.0 == 0)
+        };
+        nix::unistd::read(&right, &mut [0]).expect("be told");
+        wrong(5678) + 10 * wrong(0)
     });
     nix::unistd::read(&left, &mut [0]).expect("hear of it");
+    let at_the_door = later.clone();
+    let (knocked, knocks) = nix::unistd::pipe().expect("pipe");
+    children.push(user(5678, move || {
+        let end = UnixStream::connect_addr(&at_the_door).expect("connect");
+        nix::unistd::write(&knocks, b"!").expect("say so");
+        stays(end)
+    }));
+    nix::unistd::read(&knocked, &mut [0]).expect("hear of it");
 
     for (what, end, wanted) in &ends {
         assert_eq!(shown(end), *wanted, "{what}");
@@ -104,6 +117,7 @@ fn main() -> ExitCode {
         stage.same(what, *wanted, shown(end));
     }
     stage.same("dumpable", dumpable, nix::sys::prctl::get_dumpable());
+    nix::unistd::write(&left, b"!").expect("tell the service");
     let client = UnixStream::connect_addr(&later).map(|mut client| {
         client
             .set_read_timeout(Some(Duration::from_secs(10)))
