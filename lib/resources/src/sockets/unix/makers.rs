@@ -2,17 +2,18 @@
 //! it, one call each. They can only be driven by the thread that traces them, while sockets are made by one that is in
 //! their network: that one asks.
 //!
-//! Where the process that made the original is none of the container's, or has another user namespace, our own process
-//! does it, with that user and group: the pid is lost then.
+//! Where the process that made the original is none of the container's, or in another network, our own process does it, with
+//! that user and group: the pid is lost then.
 
 use super::made::type_of;
 use crate::files::table;
+use crate::namespaces::user;
 use crate::target::{TargetProcess, TargetTask};
 use crate::{Error, Result};
 use image::ids::Pid;
 use image::sockets::unix::{Credentials, Kind};
 use kernel::descriptor::duplicate;
-use kernel::namespaces::{Kind as Namespace, identity, own};
+use kernel::namespaces::{Kind as Namespace, identity};
 use kernel::open::Root;
 use kernel::remote::{Call, Caller, Plant, plant};
 use kernel::socket::root;
@@ -165,16 +166,25 @@ fn act(
     let Some(process) = processes.get_mut(&who.pid) else {
         return Ok(Done::Not);
     };
-    let is_there = identity(process.pid, Namespace::Network)? == network
-        && identity(process.pid, Namespace::User)? == own(Namespace::User)?;
-    match process.task(who.pid).filter(|_| is_there) {
-        Some(mut task) => as_user(&mut task, who, |task| match deed {
+    let is_there = identity(process.pid, Namespace::Network)? == network;
+    let who_there = within(process.pid, who)?.filter(|_| is_there);
+    match who_there.zip(process.task(who.pid)) {
+        Some((who, mut task)) => as_user(&mut task, who, |task| match deed {
             Deed::Listen { fd, backlog } => listen(task, &fd, backlog),
             Deed::Connect { fd, to } => connect(task, &fd, &to),
             Deed::Pair { kind } => pair(task, kind),
         }),
         None => Ok(Done::Not),
     }
+}
+
+/// Whom the user namespace of a process knows as that user and group.
+fn within(pid: kernel::Pid, who: Credentials) -> Result<Option<Credentials>> {
+    let Some(maps) = user::around(pid)? else {
+        return Ok(Some(who));
+    };
+    let ids = user::inside(&maps.uids, who.uid).zip(user::inside(&maps.gids, who.gid));
+    Ok(ids.map(|(uid, gid)| Credentials { uid, gid, ..who }))
 }
 
 /// With that effective user and group, where the task may take them.
