@@ -442,7 +442,8 @@ fn a_changed_root_is_changed_again() {
 fn what_cannot_be_taken_is_said_before() {
     let directory = tempfile::tempdir().unwrap();
     let code = "os.open('/dev/kmsg', 0); libc.syscall(425, 4, ctypes.create_string_buffer(256))\n\
-                libc.syscall(323, 1); os.open('/proc/self/ns/net', 0)\n\
+                libc.syscall(323, 1); old = os.open('/proc/self/ns/uts', 0)\n\
+                libc.unshare(0x4000000); os.open('/proc/self/ns/uts', 0); libc.setns(old, 0)\n\
                 open('perm', 'w').close(); libc.syscall(301, libc.syscall(300, 4, 0), 1, 0x10000, -100, b'perm'); libc.syscall(447, 0)\n\
                 r, w = os.pipe(); child = os.fork()\n\
                 if child == 0: os.read(r, 1); os._exit(0)\n\
@@ -457,7 +458,7 @@ fn what_cannot_be_taken_is_said_before() {
         "/dev/kmsg",
         "io_uring",
         "userfaultfd",
-        "a namespace",
+        "a namespace that no task of the container is in",
         "decides what others may open",
         "secret memory (memfd_secret)",
         "a performance counter",

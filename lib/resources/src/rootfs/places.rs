@@ -133,7 +133,7 @@ pub(super) fn places(
     policy: &Policy,
     covered: &Covered,
 ) -> Result<Vec<Place>> {
-    let mounts = mountinfo::of_namespace(pid)?;
+    let mounts = mount::beginning::mounts(pid)?;
     let trees = trees(container).into_iter();
     let place = |(tree, place, beneath): Placed| {
         if let Some(id) = beneath {
