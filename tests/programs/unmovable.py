@@ -10,6 +10,8 @@ import threading
 import time
 
 libc = ctypes.CDLL(None, use_errno=True)
+# An address, too.
+libc.syscall.restype = ctypes.c_long
 kept = []
 
 
