@@ -8,18 +8,9 @@ import signal
 import socket
 import struct
 import sys
-import time
+from asked import answer, call, expect, problems, until_asked
 
-directory = sys.argv[1]
-libc = ctypes.CDLL(None, use_errno=True)
 SIGNAL, NONE, THREAD = 0, 1, 2
-
-
-def call(*arguments):
-    result = libc.syscall(*arguments)
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
 
 
 def queue(name):
@@ -74,17 +65,7 @@ words = ctypes.create_string_buffer(bytes(range(1, 33)), 32)
 notify(cookie, ctypes.addressof(words), netlink.fileno(), THREAD)
 if sys.argv[2:] == ["blocked"]:
     os.kill(os.getpid(), PLAIN)
-open(directory + "/ready", "w").close()
-while not os.path.exists(directory + "/ask"):
-    time.sleep(0.01)
-
-problems = []
-
-
-def expect(what, wanted, found):
-    if wanted != found:
-        problems.append(f"{what}: {found}, not {wanted}")
-
+until_asked()
 
 SI_MESGQ = -3
 if sys.argv[2:] == ["blocked"]:
@@ -112,6 +93,4 @@ send(nothing, b"n")
 for one in (empty, full, ignored, nothing, cookie):
     # Each is free again.
     notify(one, 0, 0, NONE)
-with open(directory + "/new", "w") as file:
-    file.write("; ".join(problems) or "y")
-os.rename(directory + "/new", directory + "/said")
+answer()

@@ -9,17 +9,9 @@ import struct
 import sys
 import threading
 import time
+from asked import answer, call, directory, expect, problems, until_asked
 
-directory = sys.argv[1]
-libc = ctypes.CDLL(None, use_errno=True)
 READ, WRITE, POLL = 0, 1, 5
-
-
-def call(*arguments):
-    result = libc.syscall(*arguments)
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
 
 
 class Queue:
@@ -45,21 +37,6 @@ class Queue:
         return struct.unpack("=8I", ctypes.string_at(self.at, 32))
 
 
-def say(word):
-    with open(directory + "/new", "w") as file:
-        file.write(word)
-    os.rename(directory + "/new", directory + "/said")
-
-
-def asked():
-    while not os.path.exists(directory + "/ask"):
-        time.sleep(0.01)
-
-
-def ready():
-    open(directory + "/ready", "w").close()
-
-
 if sys.argv[2:] == ["poll"]:
     queue, event = Queue(10), os.eventfd(0)
     file = os.memfd_create("file")
@@ -68,12 +45,12 @@ if sys.argv[2:] == ["poll"]:
     queue.submit(READ, file, 70, ctypes.addressof(buffer), 3)
     for word in (71, 72):
         queue.submit(POLL, event, word, 1)
-    ready()
-    asked()
+    until_asked()
     os.eventfd_write(event, 1)
     words = sorted((word, result) for word, _, result, _ in queue.events(3, 100))
     more = queue.events(0, 100)
-    say("y" if words == [(70, 3), (71, 1), (72, 1)] and not more else f"{words} {more}")
+    expect("requests", ([(70, 3), (71, 1), (72, 1)], []), (words, list(more)))
+    answer()
     sys.exit()
 
 path = directory + "/file"
@@ -132,20 +109,18 @@ worker = threading.Thread(target=work)
 worker.start()
 
 told, tell = os.pipe()
-answers, answer = os.pipe()
+answers, reply = os.pipe()
 child = os.fork()
 if child == 0:
     os.read(told, 1)
     try:
         round_.events(0, 1)
-        os.write(answer, b"n")
+        os.write(reply, b"n")
     except OSError as error:
-        os.write(answer, b"y" if error.errno == errno.EINVAL else b"n")
+        os.write(reply, b"y" if error.errno == errno.EINVAL else b"n")
     os._exit(0)
 
-ready()
-asked()
-problems = []
+until_asked()
 at = rounds
 deadline = time.time() + 20
 while rounds < at + 20 and time.time() < deadline:
@@ -184,4 +159,4 @@ for queue in (round_, waited, busy):
 with open("/proc/self/maps") as maps:
     if "[aio]" in maps.read():
         problems.append("a ring is left")
-say("; ".join(problems) or "y")
+answer()

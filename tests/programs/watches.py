@@ -3,23 +3,14 @@ it is told what it should be, once there is `ask`. With `decides`, one that othe
 import ctypes
 import os
 import struct
-import subprocess
 import sys
 import time
+from asked import answer, call, directory, expect, libc, ready, until_asked
 
-directory = sys.argv[1]
-libc = ctypes.CDLL(None, use_errno=True)
 NONBLOCK, CLOEXEC, CONTENT, NAMES = 2, 1, 4, 0xC00
 ADD, MOUNT, IGNORED, SURVIVES, FILESYSTEM, IGNORE = 1, 0x10, 0x20, 0x40, 0x100, 0x400
 MODIFY, CLOSE_WRITE, CREATE, DELETE, OPEN_PERM = 2, 8, 0x100, 0x200, 0x10000
 OVERFLOW, CHILDREN, DIRECTORIES = 0x4000, 0x8000000, 0x40000000
-
-
-def call(*arguments):
-    result = libc.syscall(*arguments)
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
 
 
 def group(flags):
@@ -71,7 +62,7 @@ for name in ("a", "silent", "gone"):
     write(here + "/" + name)
 if sys.argv[2:] == ["decides"]:
     mark(group(CONTENT), 0, OPEN_PERM, here + "/a")
-    open(directory + "/ready", "w").close()
+    ready()
     time.sleep(1000)
 if libc.mount(b"none", apart.encode(), b"tmpfs", 0, None):
     raise OSError(ctypes.get_errno(), "mount")
@@ -96,17 +87,7 @@ write(here + "/a")
 write(apart + "/late")
 for at in all_:
     events(at)
-open(directory + "/ready", "w").close()
-while not os.path.exists(directory + "/ask"):
-    time.sleep(0.01)
-
-problems = []
-
-
-def expect(what, wanted, found):
-    if wanted != found:
-        problems.append(f"{what}: {found}, not {wanted}")
-
+until_asked()
 
 expect("what /proc says", before, [describe(at) for at in all_])
 for at in all_:
@@ -133,6 +114,4 @@ expect("a mount", [(CLOSE_WRITE, "b")], events(mounts))
 expect("a file system", [(CLOSE_WRITE, "b")], events(systems))
 write(here + "/a")
 expect("another mount", [], events(mounts) + events(systems))
-with open(directory + "/new", "w") as file:
-    file.write("; ".join(problems) or "y")
-os.rename(directory + "/new", directory + "/said")
+answer()

@@ -5,6 +5,7 @@
 //! those built beside the test (`cargo build` first; `scripts/test` does).
 #![forbid(unsafe_code)]
 
+pub mod asked;
 pub mod crossing;
 pub mod docker;
 pub mod host;
@@ -15,6 +16,7 @@ pub mod state;
 pub mod traces;
 pub mod world;
 
+pub use asked::Asked;
 pub use crossing::{Restored, Way};
 pub use docker::{Docker, busybox};
 pub use host::{Host, Outcome};
