@@ -117,11 +117,13 @@ fn process_is_there(process: &Stat) -> bool {
 pub fn take(found: &Found, frozen: &mut Frozen) -> Result<Taken> {
     let mut nested = tree::nested(frozen, found.root)?;
     let rings = memory::rings::settle(&mut frozen.source, &frozen.sharing)?;
-    let files = files::dump(&mut frozen.source)?;
+    let mut files = files::dump(&mut frozen.source)?;
     let mut inodes = Inodes::beside(&frozen.source.objects).with(rings);
     inodes.segments(found.root, &frozen.source.sights)?;
     let sysv = ipc::sysv::dump(found.root, &mut frozen.source)?;
     ipc::sysv::dump_inner(&mut nested, &mut frozen.source)?;
+    ipc::dump_inner(&mut nested, &mut frozen.source)?;
+    ipc::dump_unlinked(&mut files, &mut frozen.source)?;
     let (groups, words) = cgroups::groups::dump(&frozen.source, found.root)?;
     for process in &mut frozen.source.processes {
         process.rest()?;

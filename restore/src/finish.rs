@@ -9,6 +9,7 @@ use image::threads::Thread;
 use image::tree::{Ended, State, Tree};
 use kernel::proc::stat;
 use kernel::ptrace::Stopped;
+use resources::files::Opened;
 use resources::namespaces::nested;
 use resources::{
     Error, Result, Target, cgroups, credentials, ipc, limits, memory, signals, threads, timers,
@@ -59,7 +60,8 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
     nested::settle(nested, target, &mut pour.init)?;
     let root = target.root_pid;
     ipc::sysv::resume(target, root, &pour.sysv)?;
-    ipc::notices::resume(target, &pour.queues)?;
+    let unlinked = pour.files.iter().flat_map(Opened::queues);
+    ipc::notices::resume(target, pour.queues.queues.iter().chain(unlinked))?;
     let base = match target.processes.values_mut().next() {
         Some(any) => credentials::Base::of(&mut any.leader, pour.first_filter_is_engines)?,
         None => credentials::Base::default(),

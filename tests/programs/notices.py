@@ -1,6 +1,7 @@
 """Waits to be told of messages (mq_notify): by a signal with a value, of a queue with messages in it, by a signal that is
-ignored, not at all, and by a netlink socket, as SIGEV_THREAD is made. Says in `said` whether it is told, once, once there is
-`ask`. With `blocked`, its signal waits already."""
+ignored, not at all, by a netlink socket, as SIGEV_THREAD is made, and of a queue that has no name. Says in `said` whether it
+is told, once, once there is `ask`. With `blocked`, its signals wait already, and the queues are in an ipc namespace inside the
+container; with `timer`, one of them is a timer's."""
 import ctypes
 import os
 import select
@@ -38,6 +39,12 @@ def receive(at):
         return None
 
 
+BLOCKED = sys.argv[2:] == ["blocked"]
+if BLOCKED:
+    # unshare, CLONE_NEWIPC; its parent stays outside.
+    if os.fork():
+        os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+    call(272, 0x08000000)
 PLAIN, REAL, IGNORED = signal.SIGUSR1, signal.SIGRTMIN + 3, signal.SIGUSR2
 signal.pthread_sigmask(signal.SIG_BLOCK, [PLAIN, REAL])
 signal.signal(IGNORED, signal.SIG_IGN)
@@ -63,16 +70,43 @@ notify(nothing, 0, 0, NONE)
 netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
 words = ctypes.create_string_buffer(bytes(range(1, 33)), 32)
 notify(cookie, ctypes.addressof(words), netlink.fileno(), THREAD)
-if sys.argv[2:] == ["blocked"]:
-    os.kill(os.getpid(), PLAIN)
+nameless = queue("nameless")
+call(241, b"nameless")
+send(nameless, b"unseen")
+notify(nameless, 0x1234, REAL, SIGNAL)
+
+
+def queued(number, value):
+    # rt_sigqueueinfo: SI_QUEUE
+    info = struct.pack("=iii4xiiQ96x", number, 0, -1, os.getpid(), 0, value)
+    call(129, os.getpid(), number, info)
+
+
+if BLOCKED:
+    # One of the process, one of the thread alone (tgkill).
+    queued(PLAIN, 77)
+    call(234, os.getpid(), os.getpid(), PLAIN)
+    queued(REAL, 1)
+    queued(REAL, 2)
+if sys.argv[2:] == ["timer"]:
+    timer = ctypes.c_int()
+    # timer_create, timer_settime
+    call(222, 1, struct.pack("=Qii48x", 5, PLAIN, SIGNAL), ctypes.byref(timer))
+    call(223, timer.value, 0, struct.pack("=qqqq", 0, 0, 0, 1), None)
 until_asked()
 
 SI_MESGQ = -3
-if sys.argv[2:] == ["blocked"]:
-    expect("the one before", 0, wait_for(PLAIN)[0])
+SI_TKILL, SI_QUEUE = -6, -1
+if BLOCKED:
+    expect("the thread's own", SI_TKILL, wait_for(PLAIN)[0])
+    expect("the one before", (SI_QUEUE, 77), wait_for(PLAIN))
+    expect("the first", (SI_QUEUE, 1), wait_for(REAL))
+    expect("the second", (SI_QUEUE, 2), wait_for(REAL))
+if sys.argv[2:] == ["timer"]:
+    expect("the timer's", (-2, 5), wait_for(PLAIN))
 expect("nothing yet", (None, None), (wait_for(PLAIN), wait_for(REAL)))
 expect("no message yet", [], select.select([netlink], [], [], 0)[0])
-for one in (empty, full, ignored, nothing, cookie):
+for one in (empty, full, ignored, nothing, cookie, nameless):
     try:
         notify(one, 0, 0, NONE)
         problems.append("one was not registered")
@@ -88,9 +122,12 @@ send(cookie, b"z")
 readable = select.select([netlink], [], [], 5)[0]
 expect("by a message", bytes(range(1, 32)) + b"\1", readable and netlink.recv(100))
 expect("once", [], select.select([netlink], [], [], 0)[0])
+expect("the nameless one has a message", b"unseen", receive(nameless))
+send(nameless, b"n")
+expect("of the nameless", (SI_MESGQ, 0x1234), wait_for(REAL))
 send(ignored, b"i")
 send(nothing, b"n")
-for one in (empty, full, ignored, nothing, cookie):
+for one in (empty, full, ignored, nothing, cookie, nameless):
     # Each is free again.
     notify(one, 0, 0, NONE)
 answer()

@@ -55,10 +55,17 @@ def secret():
     mapped(descriptor, 4096)
 
 
-def nameless():
-    # mq_open, mq_unlink
-    call(240, b"nameless", os.O_CREAT | os.O_RDWR, 0o600, 0)
-    call(241, b"nameless")
+def queue():
+    # mq_open, mq_unlink; a child has it, too.
+    name = f"shared-{os.getpid()}".encode()
+    call(240, name, os.O_CREAT | os.O_RDWR, 0o600, 0)
+    call(241, name)
+    child = os.fork()
+    if child:
+        print("child", child, flush=True)
+    while not child:
+        time.sleep(0.1)
+        os.getppid() == 1 and os._exit(0)
 
 
 def core():

@@ -60,8 +60,14 @@ impl Asked {
 /// Carries a program of `programs/` through three generations, and asks it.
 #[track_caller]
 pub fn survives_three_generations(name: &str) {
+    survives_with(name, "");
+}
+
+/// The same of one that is started with a word more.
+#[track_caller]
+pub fn survives_with(name: &str, word: &str) {
     let host = Host::new("alder");
-    let (asked, mut program) = Asked::alone(&host, name, "");
+    let (asked, mut program) = Asked::alone(&host, name, word);
     for way in [Way::Pipe, Way::File, Way::Directory] {
         program = Way::carry(way, &program, &host, "").0;
     }

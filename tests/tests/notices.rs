@@ -20,10 +20,15 @@ fn who_is_only_looked_at_is_told_as_before() {
 }
 
 #[test]
-fn one_whose_signal_waits_already_is_named_and_not_told() {
+fn who_has_such_a_signal_already_and_is_in_a_namespace_inside_is_told_of_it() {
+    asked::survives_with("notices", "blocked");
+}
+
+#[test]
+fn one_that_waits_for_a_timer_by_the_same_signal_is_named_and_not_told() {
     let host = Host::new("alder");
-    let (asked, program) = Asked::alone(&host, "notices", "blocked");
-    let words = "message queue /empty: it waits to be told of the next message (mq_notify) by a signal, and there is one already";
+    let (asked, program) = Asked::alone(&host, "notices", "timer");
+    let words = "message queue /empty: it waits to be told of the next message (mq_notify) by a signal, and one of a timer's waits already";
     asked::is_refused(&host, &program, words);
     asked.is_whole();
 }

@@ -65,13 +65,31 @@ fn who_waits_at_a_queue_of_the_hosts_is_named() {
 }
 
 #[test]
-fn a_queue_without_a_name_is_refused_by_the_one_it_had() {
+fn a_queue_without_a_name_that_somebody_outside_has_too_is_named() {
+    let host = Host::new("alder");
+    let line = format!(
+        "/usr/bin/python3 {} queue",
+        programs().join("unmovable.py").display()
+    );
+    let program = Program::shared(&host, "unmovable", &line);
+    let said = program.says("has queue");
+    let child = said.lines().find_map(|line| line.strip_prefix("child "));
+    let outcome = host.sh(&format!(
+        "checkpoint pid:{} > /dev/null",
+        child.expect("a child")
+    ));
     let words = [
-        "descriptor ",
-        "/nameless",
-        "queues without a name are not supported",
+        "the message queue /shared-",
+        &format!(
+            "which process {} (python3), outside the container, has open, too",
+            program.pid
+        ),
     ];
-    refused(&[("nameless", &words)]);
+    for word in words {
+        assert!(outcome.stderr.contains(word), "{outcome:?}");
+    }
+    outcome.fails_with(4);
+    program.runs_free();
 }
 
 #[test]

@@ -70,17 +70,55 @@ pub struct Attributes {
     pub waiting: i64,
 }
 
-/// Lists all queues. The calling thread leaves its mount namespace: for a thread of its own ([`crate::within`]).
-pub fn list() -> Result<Vec<Listed>> {
+/// Where the file system of queues is looked at.
+const PLACE: &str = "/dev";
+
+/// Mounts the file system of queues, in a mount namespace that nobody else sees.
+fn mounted() -> Result<()> {
     unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
         .named(|| "unshare the mount namespace of a thread".into())?;
-    let (none, place, kind) = (None::<&str>, "/dev", Some("mqueue"));
+    let (none, kind) = (None::<&str>, Some("mqueue"));
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(none, "/", none, private, none).named(|| "make all mounts private".into())?;
-    mount(kind, place, kind, MsFlags::empty(), none).named(|| "mount an mqueue".into())?;
+    mount(kind, PLACE, kind, MsFlags::empty(), none).named(|| "mount an mqueue".into())
+}
+
+/// The device number that all queues of the namespace have. For a thread of its own, as [`list`].
+pub fn device() -> Result<u64> {
+    mounted()?;
+    let found = nix::sys::stat::stat(PLACE).named(|| "stat an mqueue".into())?;
+    Ok(found.st_dev)
+}
+
+/// Who waits to be told of the next message in an open queue.
+pub fn noticed(queue: BorrowedFd) -> Result<Option<Noticed>> {
+    let mut text = [0; 256];
+    let length = nix::sys::uio::pread(queue, &mut text, 0).named(|| "read a queue".into())?;
+    Ok(notifies(&String::from_utf8_lossy(
+        text.get(..length).unwrap_or_default(),
+    )))
+}
+
+/// Removes the name of a queue.
+pub fn unlink(name: &[u8]) -> Result<()> {
+    let path = slash(name)?;
+    // SAFETY: the path is a NUL-terminated string.
+    let result = unsafe { libc::mq_unlink(path.as_ptr()) };
+    check(result.into(), || {
+        format!(
+            "remove the message queue /{}",
+            String::from_utf8_lossy(name)
+        )
+    })
+    .map(drop)
+}
+
+/// Lists all queues. The calling thread leaves its mount namespace: for a thread of its own ([`crate::within`]).
+pub fn list() -> Result<Vec<Listed>> {
+    mounted()?;
     let fail = |e: std::io::Error| Error::io("list message queues", &e);
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(place).map_err(fail)? {
+    for entry in std::fs::read_dir(PLACE).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let text = std::fs::read_to_string(entry.path()).map_err(fail)?;
         found.push(Listed {

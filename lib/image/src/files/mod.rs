@@ -36,6 +36,9 @@ pub struct OpenFiles {
     pub deleted: Vec<deleted::Deleted>,
     /// See [`deleted`](Self::deleted).
     pub memfds: Vec<memfd::Memfd>,
+    /// Message queues with no name left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<mqueue::Unlinked>,
     /// Pipes and fifos with what is in them.
     pub pipes: Vec<pipe::Pipe>,
     /// The open file descriptions; whatever one refers to (the targets of an epoll) is in here too.

@@ -39,6 +39,8 @@ pub struct Collector<'a> {
     /// Those an open file of which was met; their ids are their places.
     pub(crate) terminals: Vec<tty::Met>,
     pub(crate) objects: HashMap<(u64, u64), SharedId>,
+    /// Message queues without a name, not taken yet.
+    pub(crate) queues: Vec<mqueue::Nameless>,
     pub(crate) record: OpenFiles,
     pub(crate) blobs: Vec<Blob>,
     blockers: Vec<Blocker>,
@@ -59,6 +61,7 @@ impl<'a> Collector<'a> {
             pipes: HashMap::new(),
             terminals: Vec::new(),
             objects: HashMap::new(),
+            queues: Vec::new(),
             record: OpenFiles::default(),
             blobs: Vec::new(),
             blockers: Vec::new(),
@@ -304,11 +307,6 @@ impl<'a> Collector<'a> {
         let key = file.key();
         let id = *self.objects.entry(key).or_insert(next);
         (id, id == next)
-    }
-
-    /// Our pid of the container's first process, whose namespaces are all others' too.
-    pub(crate) fn root(&self) -> kernel::Pid {
-        self.source.processes.first().map_or(0, |first| first.pid)
     }
 
     /// A new bulk entry.

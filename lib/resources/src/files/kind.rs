@@ -3,6 +3,7 @@
 use super::borrowed::Seen;
 use super::fanotify;
 use super::inotify;
+use super::mqueue;
 use super::namespace;
 use super::procfile;
 use super::surroundings::Surroundings;
@@ -57,7 +58,7 @@ const PROC: i64 = 0x9fa0;
 const SYSFS: i64 = 0x6265_6572;
 const CGROUP: i64 = 0x0027_e0eb;
 const CGROUP2: i64 = 0x6367_7270;
-const MQUEUE: i64 = 0x1980_0202;
+pub(super) const MQUEUE: i64 = 0x1980_0202;
 const NSFS: i64 = 0x6e73_6673;
 const SECRETMEM: i64 = 0x5345_434d;
 const DEBUGFS: i64 = 0x6462_6720;
@@ -204,13 +205,7 @@ fn regular(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obst
             around.reachable(file)?;
             return made_up(file, around).map(|()| Kind::Procfile);
         }
-        MQUEUE if shown.ends_with(" (deleted)") => {
-            return Err(obstacle(
-                format!("the message queue {shown}"),
-                "queues without a name are not supported; close it first",
-            ));
-        }
-        MQUEUE => return Ok(Kind::Mqueue),
+        MQUEUE => return mqueue::judge(file, around).map(|()| Kind::Mqueue),
         SECRETMEM => {
             return Err(obstacle(
                 "secret memory (memfd_secret)",

@@ -80,6 +80,8 @@ pub struct Taken {
         HashMap<kernel::Pid, Apart<Fs>>,
     ),
     blobs: Vec<Blob>,
+    /// Message queues without a name, for `crate::ipc`.
+    pub(crate) queues: Vec<mqueue::Nameless>,
 }
 
 /// A bulk entry `data/N`, not read yet.
@@ -214,6 +216,7 @@ pub fn dump(source: &mut Source) -> Result<Taken> {
         record,
         blobs,
         objects,
+        queues,
         ..
     } = collector;
     source.objects = objects.clone();
@@ -233,6 +236,7 @@ pub fn dump(source: &mut Source) -> Result<Taken> {
         fs,
         apart,
         blobs,
+        queues,
     })
 }
 

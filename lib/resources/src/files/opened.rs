@@ -17,7 +17,7 @@ use image::files::fs::Fs;
 use image::files::pipe::Pipe;
 use image::files::table::Table;
 use image::files::{File, OpenFile, OpenFiles, Owner, OwnerKind};
-use image::ids::{BlobId, MountId, NsId, Pid, PipeId, SharedId};
+use image::ids::{BlobId, FileId, MountId, NsId, Pid, PipeId, SharedId};
 use image::threads::{Apart, Thread};
 use kernel::descriptor::{
     self, O_APPEND, O_ASYNC, O_DIRECT, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDWR,
@@ -114,6 +114,8 @@ struct Maker<'a> {
     given: HashSet<SharedId>,
     ends: HashMap<PipeId, pipe::Ends>,
     fifos: HashMap<PipeId, OwnedFd>,
+    /// Opened queues that have no name any more.
+    queues: HashMap<FileId, OwnedFd>,
     graves: pidfd::Graves,
 }
 
@@ -140,6 +142,7 @@ pub fn open(
         given: HashSet::new(),
         ends: HashMap::new(),
         fifos: HashMap::new(),
+        queues: HashMap::new(),
         graves: HashMap::new(),
     };
     maker.objects(target)?;
@@ -192,6 +195,17 @@ impl Maker<'_> {
             let fd = memfd::restore(file)?;
             self.object(file.id, fd, &file.contents, what, target)?;
         }
+        for one in &record.queues {
+            let there = mqueue::vessel(one.namespace, target)?;
+            let of_it = record.files.iter().filter_map(|file| match &file.file {
+                File::Mqueue(queue) if queue.unlinked == Some(one.id) => {
+                    Some((file.id, file.flags))
+                }
+                _ => None,
+            });
+            self.queues
+                .extend(mqueue::restore_unlinked(one, there, of_it.collect())?);
+        }
         Ok(())
     }
 
@@ -230,7 +244,10 @@ impl Maker<'_> {
             File::Signalfd(signalfd) => signalfd::restore(signalfd),
             File::Inotify(inotify) => inotify::restore(inotify),
             File::Fanotify(group) => fanotify::restore(group),
-            File::Mqueue(queue) => mqueue::restore(queue, flags, target.root_pid),
+            File::Mqueue(queue) => match queue.unlinked {
+                Some(id) => self.queues.remove(&file.id).ok_or_else(|| missing(id)),
+                None => mqueue::restore(queue, flags, target),
+            },
             File::Pidfd(record) => pidfd::restore(record, flags, target, &mut self.graves),
             File::Namespace(one) => namespace::restore(one, target),
             File::Procfile(procfile) => procfile::restore(procfile, flags, root, target),
@@ -343,13 +360,15 @@ fn socket(file: &OpenFile) -> Option<sockets::Listed<'_>> {
     }
 }
 
+fn missing(id: SharedId) -> Error {
+    Error::Refused(format!(
+        "the image speaks of object {}, which is not in it",
+        id.0
+    ))
+}
+
 fn object(id: SharedId, flags: u32, target: &Target) -> Result<OwnedFd> {
-    let found = target.objects.get(&id).ok_or_else(|| {
-        Error::Refused(format!(
-            "the image speaks of object {}, which is not in it",
-            id.0
-        ))
-    })?;
+    let found = target.objects.get(&id).ok_or_else(|| missing(id))?;
     // By way of /proc: O_NOFOLLOW would stop there, and O_TMPFILE leaves O_DIRECTORY behind.
     let flags = super::reopening(flags) & !(O_NOFOLLOW | O_DIRECTORY);
     Ok(descriptor::reopen(found.as_fd(), flags)?)
@@ -386,6 +405,11 @@ fn settle(file: &OpenFile, fd: BorrowedFd) -> Result<()> {
 }
 
 impl Opened {
+    /// Message queues that have no name.
+    pub fn queues(&self) -> impl Iterator<Item = &image::ipc::Queue> {
+        self.record.queues.iter().map(|one| &one.queue)
+    }
+
     /// Takes the contents of a file or pipe, the bulk entry `data/N`.
     pub fn blob(&mut self, path: &str, from: &mut dyn Read) -> Result<()> {
         let number = path.strip_prefix("data/").and_then(|n| n.parse().ok());

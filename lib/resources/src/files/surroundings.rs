@@ -14,6 +14,7 @@ use image::path::Name;
 use kernel::descriptor::{self, O_ACCMODE, O_DIRECT, O_RDONLY, O_WRONLY, S_IFDIR};
 use kernel::namespaces::{Kind, identity};
 use kernel::proc::{Proc, mountinfo, stat};
+use kernel::{Namespace, mqueue, within};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::AsFd;
 
@@ -27,6 +28,10 @@ pub(crate) struct Surroundings {
     pub view: Views,
     /// The namespaces that its tasks are in, by inode: the container's, and those inside it.
     pub namespaces: HashMap<u64, Option<NsId>>,
+    /// By the device number of their queues, the IPC namespaces, each with somebody in it; empty as long as none was met.
+    pub queues: HashMap<u64, (Option<NsId>, kernel::Pid)>,
+    /// A task in each IPC namespace.
+    inhabitants: Vec<(Option<NsId>, kernel::Pid)>,
     processes: HashSet<kernel::Pid>,
     pipes: HashMap<(u64, u64), Ends>,
     standard: HashMap<(u64, u64), Stream>,
@@ -55,7 +60,11 @@ impl Surroundings {
         for kind in Kind::ALL {
             namespaces.insert(identity(first, kind)?, None);
         }
+        let inner = sights.queues.iter();
+        let inner = inner.map(|(id, there, _)| (Some(*id), *there));
         Ok(Surroundings {
+            queues: HashMap::new(),
+            inhabitants: [(None, first)].into_iter().chain(inner).collect(),
             view: Views::of(first, sights)?,
             namespaces,
             processes: pids.iter().copied().collect(),
@@ -78,6 +87,12 @@ impl Surroundings {
             ends.packets |= writes && file.flags() & O_DIRECT != 0;
             let seen = descriptor::readiness(file.fd.as_fd())?;
             ends.closed |= seen.hung_up || seen.error;
+        }
+        if file.filesystem == super::kind::MQUEUE && self.queues.is_empty() {
+            for (id, there) in &self.inhabitants {
+                let device = within(*there, &[Namespace::Ipc], mqueue::device)??;
+                self.queues.insert(device, (*id, *there));
+            }
         }
         if (0..=2).contains(&file.holder.number) && file.stat.format() != S_IFDIR {
             let stream = match (file.flags() & O_ACCMODE, file.holder.number) {
@@ -140,6 +155,26 @@ impl Surroundings {
     /// container, which only the look into its queue tells.
     pub fn may_be_in_flight(&self, file: &Seen) -> bool {
         file.link.0.starts_with(b"pipe:[") && self.holders(file).is_empty()
+    }
+
+    /// A process outside that has the same file open, in words.
+    pub fn shared_with(&self, file: &Seen) -> Option<String> {
+        use std::os::unix::fs::MetadataExt;
+        let others = kernel::proc::numbers(std::path::Path::new("/proc")).unwrap_or_default();
+        let ours = std::process::id() as kernel::Pid;
+        let mut outside = others
+            .into_iter()
+            .filter(|pid| *pid != ours && !self.processes.contains(pid));
+        let found = outside.find(|pid| {
+            let has = |number: &i32| {
+                let found = std::fs::metadata(format!("/proc/{pid}/fd/{number}"));
+                found.is_ok_and(|found| (found.dev(), found.ino()) == file.key())
+            };
+            let numbers = Proc::process(*pid).numbers("fd");
+            numbers.unwrap_or_default().iter().any(has)
+        })?;
+        let name = stat::read(found).map(|s| s.comm).unwrap_or_default();
+        Some(format!("process {found} ({name})"))
     }
 
     fn holders(&self, file: &Seen) -> BTreeSet<String> {

@@ -1,9 +1,11 @@
 //! Who is told when a message comes into an empty queue (mq_notify(3)). The kernel shows who, but not what with it: so the
 //! program is told once, while it stands still, what it was told is taken from it, and it is registered again.
 
-use crate::{Blocker, Error, Result, Source, SourceProcess, Target};
+use crate::namespaces::pid;
+use crate::{Blocker, Error, Result, Source, SourceProcess, Target, threads};
 use image::ipc::notices::{How, Notice};
 use image::path::Name;
+use image::signals::Pending;
 use kernel::Pid;
 use kernel::descriptor::{self, Stat};
 use kernel::mqueue::{self, COOKIE, Kind, Noticed};
@@ -86,8 +88,10 @@ impl<'a> Waiting<'a> {
             }
         }
         let descriptor = descriptor.ok_or_else(|| refused(", which it has not open any more"))?;
-        if noticed.kind == Kind::Signal && may_not_come(process, noticed.signal)? {
-            return Err(refused(" by a signal, and there is one already"));
+        if noticed.kind == Kind::Signal
+            && let Some(why) = may_not_come(process, noticed.signal)?
+        {
+            return Err(refused(&format!(" by a signal, and {why}")));
         }
         Ok(Waiting {
             process,
@@ -98,8 +102,55 @@ impl<'a> Waiting<'a> {
         })
     }
 
-    /// What it was told by the message that has just come; it does not know it any more.
-    pub fn learn(&mut self) -> Result<Notice> {
+    /// What it is told by a message that comes now; it does not know it any more.
+    pub fn told(&mut self, send: impl FnOnce() -> Result<()>) -> Result<Notice> {
+        let aside = self.set_aside()?;
+        let told = send().and_then(|()| self.learn());
+        self.queue_again(&aside)?;
+        told
+    }
+
+    /// Takes those out that wait already and are of its signal: of a plain one, no second would wait.
+    fn set_aside(&mut self) -> Result<Vec<Aside>> {
+        let signal = self.noticed.signal;
+        if self.noticed.kind != Kind::Signal || signal == 0 {
+            return Ok(Vec::new());
+        }
+        let mut aside = Vec::new();
+        let pid = self.process.pid;
+        for shared in [false, true] {
+            let task = self.process.leader()?.guest.task()?;
+            let all = threads::pending(pid, pid, task, shared)?.into_iter();
+            let of_it =
+                all.filter(|one| one.siginfo.0.first().copied().map(i32::from) == Some(signal));
+            aside.extend(of_it.map(|one| Aside { shared, one }));
+        }
+        // The thread's own come first, each kind in its order (kernel/signal.c, `dequeue_signal`).
+        for taken in 0..aside.len() {
+            if self.take_one()?.is_none() {
+                self.queue_again(aside.get(..taken).unwrap_or_default())?;
+                return Err(self.lost());
+            }
+        }
+        Ok(aside)
+    }
+
+    fn queue_again(&mut self, aside: &[Aside]) -> Result<()> {
+        let own = pid::inside(self.process.pid)? as u64;
+        let signal = self.noticed.signal as u64;
+        for Aside { shared, one } in aside {
+            let guest = &mut self.process.leader()?.guest;
+            let at = guest.put(&one.siginfo.0)?;
+            let call = match shared {
+                true => Call::new(libc::SYS_rt_sigqueueinfo, &[own, signal, at]),
+                false => Call::new(libc::SYS_rt_tgsigqueueinfo, &[own, own, signal, at]),
+            };
+            guest.must("queue a signal again", call)?;
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self) -> Result<Notice> {
         let how = match self.noticed.kind {
             Kind::Nothing => How::Nothing {},
             Kind::Signal => How::Signal {
@@ -129,6 +180,17 @@ impl<'a> Waiting<'a> {
             // Which nobody is sent.
             return Ok(0);
         }
+        let info = self.take_one()?.ok_or_else(|| self.lost())?;
+        let (code, value) = (info[8..12].try_into(), info[24..32].try_into());
+        match code.map(i32::from_ne_bytes) {
+            Ok(SI_MESGQ) => Ok(value.map(u64::from_ne_bytes).unwrap_or_default()),
+            _ => Err(self.lost()),
+        }
+    }
+
+    /// Takes a signal of its number, if one waits: the beginning of its siginfo_t.
+    fn take_one(&mut self) -> Result<Option<[u8; 32]>> {
+        let signal = self.noticed.signal;
         let guest = &mut self.process.leader()?.guest;
         // Mask, time limit, siginfo_t.
         let mut bytes = (1u64 << (signal - 1)).to_ne_bytes().to_vec();
@@ -136,15 +198,11 @@ impl<'a> Waiting<'a> {
         let at = guest.put(&bytes)?;
         let call = Call::new(libc::SYS_rt_sigtimedwait, &[at, at + 24, at + 8, 8]);
         if guest.call(call)? != i64::from(signal) {
-            return Err(self.lost());
+            return Ok(None);
         }
         let mut info = [0; 32];
         guest.read(at + 24, &mut info)?;
-        let (code, value) = (info[8..12].try_into(), info[24..32].try_into());
-        match code.map(i32::from_ne_bytes) {
-            Ok(SI_MESGQ) => Ok(value.map(u64::from_ne_bytes).unwrap_or_default()),
-            _ => Err(self.lost()),
-        }
+        Ok(Some(info))
     }
 
     fn cookie(&mut self) -> Result<How> {
@@ -172,6 +230,13 @@ impl<'a> Waiting<'a> {
     }
 }
 
+/// A signal that was taken out for a moment.
+struct Aside {
+    /// Of the process, not of its first thread alone.
+    shared: bool,
+    one: Pending,
+}
+
 /// `si_code` of what mq_notify(3) sends.
 const SI_MESGQ: i32 = -3;
 /// The last byte of a cookie, where a message has come (`NOTIFY_WOKENUP`, ipc/mqueue.c).
@@ -182,13 +247,12 @@ fn is_netlink(file: &OwnedFd, stat: Stat) -> bool {
     stat.format() == descriptor::S_IFSOCK && domain().is_ok_and(|domain| domain == AF_NETLINK)
 }
 
-/// Whether such a signal waits already, so that another might be lost or come behind it, or no more may wait at all.
-fn may_not_come(process: &mut SourceProcess, signal: i32) -> Result<bool> {
+/// Why it cannot be told by a signal, in words. One of a timer's must not be taken out: the timer would be set anew.
+fn may_not_come(process: &mut SourceProcess, signal: i32) -> Result<Option<&'static str>> {
     if signal == 0 {
-        return Ok(false);
+        return Ok(None);
     }
     let status = status::read(process.pid)?;
-    let bit = 1u64 << (signal - 1);
     let queued = status.get("SigQ").and_then(|queue| {
         let (now, most) = queue.split_once('/')?;
         Some((
@@ -196,8 +260,21 @@ fn may_not_come(process: &mut SourceProcess, signal: i32) -> Result<bool> {
             most.trim().parse::<u64>().ok()?,
         ))
     });
-    let full = queued.is_none_or(|(now, most)| now >= most);
-    Ok(full || (status.mask("SigPnd")? | status.mask("ShdPnd")?) & bit != 0)
+    if queued.is_none_or(|(now, most)| now >= most) {
+        return Ok(Some("no more may wait"));
+    }
+    let pid = process.pid;
+    let mut found = Vec::new();
+    for shared in [false, true] {
+        let task = process.leader()?.guest.task()?;
+        found.extend(threads::pending(pid, pid, task, shared)?);
+    }
+    let is = |one: &Pending, at: usize, wanted: i32| {
+        one.siginfo.0.get(at..at + 4) == Some(&wanted.to_ne_bytes())
+    };
+    let mut found = found.iter();
+    let timers = found.any(|one| is(one, 0, signal) && is(one, 8, libc::SI_TIMER));
+    Ok(timers.then_some("one of a timer's waits already"))
 }
 
 fn register(task: &mut dyn Caller, notice: &Notice) -> Result<()> {
@@ -216,12 +293,11 @@ fn register(task: &mut dyn Caller, notice: &Notice) -> Result<()> {
 }
 
 /// Registers all again: once the processes have their descriptors, and the queues their messages.
-pub fn resume(target: &mut Target, record: &image::ipc::Queues) -> Result<()> {
-    let notices = record
-        .queues
-        .iter()
-        .filter_map(|queue| queue.notice.as_ref());
-    for notice in notices {
+pub fn resume<'a>(
+    target: &mut Target,
+    queues: impl IntoIterator<Item = &'a image::ipc::Queue>,
+) -> Result<()> {
+    for notice in queues.into_iter().filter_map(|queue| queue.notice.as_ref()) {
         if let How::Thread { cookie, .. } = &notice.how
             && cookie.0.len() != COOKIE
         {

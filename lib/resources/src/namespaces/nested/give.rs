@@ -217,10 +217,11 @@ pub fn settle(nested: &Nested, target: &mut Target, init: &mut Option<Stub>) -> 
         {
             network::resume(there, network, network::Uplinks::Kept)?;
         }
-        if let Content::Ipc { sysv, .. } = &inner.content
+        if let Content::Ipc { sysv, queues, .. } = &inner.content
             && let Some(there) = target.inners.pid(inner.id)
         {
             crate::ipc::sysv::resume(target, there, sysv)?;
+            crate::ipc::notices::resume(target, &queues.queues)?;
         }
     }
     let mut inners = std::mem::take(&mut target.inners);

@@ -4,6 +4,7 @@ use crate::namespaces::{cgroup, ipc, mount, network, time, user, uts};
 use crate::{Blocker, Error, Result};
 use image::ids;
 use image::ids::NsId;
+use image::ipc::Queues;
 use image::ipc::sysv::SystemV;
 use image::namespaces::nested::{Children, Content, Inner, Nested, Shown, Task};
 use image::namespaces::network::LinkKind;
@@ -24,6 +25,8 @@ type Tid = (Pid, Pid);
 /// What has been seen so far.
 struct Walk {
     root: Pid,
+    /// All of the container.
+    processes: Vec<Pid>,
     /// Those of the container's root process.
     of_root: HashMap<Kind, u64>,
     known: HashMap<(Kind, u64), NsId>,
@@ -51,13 +54,14 @@ struct Membership {
 }
 
 impl Walk {
-    fn new(root: Pid) -> Result<Self> {
+    fn new(root: Pid, processes: Vec<Pid>) -> Result<Self> {
         let mut of_root = HashMap::new();
         for kind in Kind::ALL {
             of_root.insert(kind, kernel::namespaces::identity(root, kind)?);
         }
         Ok(Walk {
             root,
+            processes,
             of_root,
             known: HashMap::new(),
             found: Vec::new(),
@@ -238,7 +242,8 @@ impl Walk {
                     }
                     let found = crate::memory::segments::blockers(tid, &members)?;
                     self.blockers.extend(found);
-                    self.blockers.extend(crate::ipc::blockers_inner(tid)?);
+                    self.blockers
+                        .extend(crate::ipc::blockers(tid, &self.processes)?);
                 }
                 Kind::Pid | Kind::Uts | Kind::Cgroup => {}
             }
@@ -355,8 +360,9 @@ impl Walk {
             },
             Kind::Ipc => Content::Ipc {
                 limits: ipc::dump(tid)?,
-                queues: crate::ipc::dump_inner(tid)?,
-                sysv: SystemV::default(), // `crate::ipc::sysv::dump_inner` asks the processes
+                // `crate::ipc` asks the processes for both.
+                queues: Queues::default(),
+                sysv: SystemV::default(),
             },
             Kind::Uts => Content::Uts {
                 names: uts::dump(tid)?,
@@ -387,7 +393,7 @@ impl Walk {
 
 /// What stands in the way in the namespaces of these processes (our pids), which run.
 pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
-    let mut walk = Walk::new(root)?;
+    let mut walk = Walk::new(root, processes.to_vec())?;
     for &pid in processes {
         for tid in Proc::process(pid).numbers("task").unwrap_or_default() {
             // One that ended meanwhile is no obstacle.
@@ -405,7 +411,8 @@ pub fn dump(
     dead: &[Pid],
     inside: &HashMap<Pid, ids::Pid>,
 ) -> Result<(Nested, Sights)> {
-    let mut walk = Walk::new(root)?;
+    let processes = threads.iter().filter(|(pid, tid)| pid == tid);
+    let mut walk = Walk::new(root, processes.map(|(pid, _)| *pid).collect())?;
     for tid in threads {
         walk.task(*tid)?;
     }
@@ -474,7 +481,7 @@ pub struct Sights {
 impl Sights {
     /// Those of processes that run.
     pub fn of(root: Pid, processes: &[Pid]) -> Result<Self> {
-        let mut walk = Walk::new(root)?;
+        let mut walk = Walk::new(root, processes.to_vec())?;
         for &pid in processes {
             let _ = walk.task((pid, pid)); // it has ended
             let mounts = |tid| identity_in((pid, tid), Kind::Mount.name()).ok().flatten();

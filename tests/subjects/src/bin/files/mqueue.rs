@@ -1,4 +1,4 @@
-//! A POSIX message queue with messages of several priorities, opened twice.
+//! A POSIX message queue with messages of several priorities, opened twice; and one without a name.
 #![forbid(unsafe_code)]
 
 use nix::mqueue::{MQ_OFlag, MqAttr, MqdT, mq_getattr, mq_open, mq_receive, mq_send, mq_unlink};
@@ -40,14 +40,32 @@ fn main() -> ExitCode {
         (found.maxmsg(), found.msgsize(), owner)
     };
     let before = look(&queue);
+    let gone = format!("{name}-gone");
+    let gone = gone.as_str();
+    let nameless = mq_open(gone, make, mode, Some(&attributes)).expect("mq_open");
+    let waits = mq_open(gone, MQ_OFlag::O_WRONLY, mode, None).expect("mq_open again");
+    mq_unlink(gone).expect("mq_unlink");
+    for (message, priority) in [MESSAGES[2], MESSAGES[0]] {
+        mq_send(&waits, message.as_bytes(), priority).expect("mq_send");
+    }
 
     stage.wait();
+
+    let flags = |queue: &MqdT| mq_getattr(queue).map(|found| found.flags()).unwrap_or(-1);
+    stage.same("attributes of the nameless", before, look(&nameless));
+    stage.same("its writer waits", 0, flags(&waits));
+    mq_send(&waits, b"more", 1).expect("send to the nameless");
+    let wanted = [MESSAGES[0], MESSAGES[2], ("more", 1)].map(|(text, p)| (text.to_string(), p));
+    stage.same("messages of the nameless", wanted.to_vec(), all(&nameless));
+    let found = mq_open(gone, MQ_OFlag::O_RDONLY, mode, None).err();
+    stage.same("it has no name", Some(nix::errno::Errno::ENOENT), found);
+    let status = nix::sys::stat::fstat(nameless.as_fd()).map(|stat| stat.st_nlink);
+    stage.same("and no link", Ok(0), status);
 
     // Replicas share it where they share the namespace: one after the other, each leaves it as it was.
     let turn = File::create(stage.path("turn")).expect("make a lock file");
     turn.lock().expect("lock");
     stage.same("attributes and owner", before, look(&queue));
-    let flags = |queue: &MqdT| mq_getattr(queue).map(|found| found.flags()).unwrap_or(-1);
     stage.same(
         "one never waits",
         i64::from(libc::O_NONBLOCK),
