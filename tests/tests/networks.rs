@@ -68,6 +68,39 @@ fn links_ways_and_packet_filters_survive_three_generations() {
 }
 
 #[test]
+fn settings_of_a_network_survive_three_generations() {
+    let host = Host::new("alder");
+    let mut program = Program::alone(&host, "router", "sleep 1000");
+    program
+        .network(
+            "ip link add v1 type veth peer name v2; ip link add v3 type veth peer name v4
+            sysctl -qw net.ipv4.conf.all.forwarding=1 net.ipv4.conf.v1.forwarding=0 net.ipv6.conf.v2.disable_ipv6=1 \
+                net.ipv6.conf.v3.addr_gen_mode=1 net.ipv4.conf.all.rp_filter=2 net.ipv4.tcp_rmem='4096 65536 999999' \
+                net.ipv4.neigh.v3.gc_stale_time=77 net.ipv4.neigh.default.gc_stale_time=78 \
+                net.netfilter.nf_conntrack_udp_timeout=31 net.unix.max_dgram_qlen=55 net.mptcp.enabled=0 \
+                net.ipv4.ip_local_reserved_ports=8080,9000-9100 net.ipv6.conf.default.accept_ra=0 \
+                net.ipv4.tcp_syncookies=0 net.ipv6.conf.v4.mtu=1300 net.ipv4.tcp_congestion_control=reno
+            for link in v1 v2 v3 v4; do ip link set $link up; done",
+        )
+        .ok();
+    let shown = "sleep 2; sysctl -a -e 2>/dev/null | grep '^net' | grep -v -e nf_conntrack_count -e retrans_time; ip -6 -o addr";
+    let before = program.network(shown).ok();
+    assert!(
+        before.contains("net.ipv6.conf.v3.addr_gen_mode = 1"),
+        "{before}"
+    );
+    for way in [Way::Bare, Way::Pipe, Way::Directory] {
+        program = Way::carry(way, &program, &host, "").0;
+        let after = program.network(shown).ok();
+        for (a, b) in before.lines().zip(after.lines()) {
+            assert_eq!(a, b);
+        }
+        assert_eq!(before.lines().count(), after.lines().count());
+    }
+    program.runs_free();
+}
+
+#[test]
 fn a_service_at_an_inner_address_is_reached_there_after_a_move_under_another_address() {
     let host = Host::new("alder");
     let program = Program::alone(

@@ -66,6 +66,14 @@ pub fn within<T: Send>(
     })
 }
 
+/// Runs `work` on a fresh thread of ours in a network namespace made for it, which ends with the thread.
+pub fn in_a_new_network<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    on_a_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET).named(|| "make a network namespace".into())?;
+        Ok(work())
+    })
+}
+
 /// Runs `work` on a thread of its own and meanwhile answers, on this one, what it asks: calls in tasks can only be made by
 /// the thread that traces them. Returns when that thread is gone.
 pub fn attended<T: Send, Q: Send>(

@@ -10,22 +10,12 @@ use kernel::network::{conntrack, legacy};
 use kernel::nftables::ruleset;
 use kernel::rtnetlink::{self, Rtnetlink};
 use kernel::{Namespace, Pid, within};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 mod give;
+mod sysctls;
 
 pub use give::{Uplinks, loopback, restore, restore_under, resume};
-
-/// Sysctls of a network namespace that programs rest on, and that a new one may have otherwise.
-const SYSCTLS: [&str; 6] = [
-    "net/core/somaxconn",
-    "net/ipv4/ip_forward",
-    "net/ipv4/ip_local_port_range",
-    "net/ipv4/ip_unprivileged_port_start",
-    "net/ipv4/ping_group_range",
-    "net/ipv4/tcp_keepalive_time",
-];
 
 /// The beginning of the names of our own tables of nf_tables, which stay behind.
 const OURS: &str = "ferry-";
@@ -33,6 +23,8 @@ const OURS: &str = "ferry-";
 /// Takes the network of the process's namespace.
 pub fn dump(root: Pid) -> Result<Network> {
     let seen = look(root)?;
+    let mtus = seen.links.iter().map(|l| (&l.name[..], l.mtu)).collect();
+    let settings = within(root, &[Namespace::Net], || sysctls::changed(&mtus))??;
     let mut links: Vec<Link> = seen
         .links
         .iter()
@@ -51,7 +43,7 @@ pub fn dump(root: Pid) -> Result<Network> {
         },
         filter: seen.filter,
         connections: seen.connections,
-        sysctls: seen.sysctls,
+        sysctls: settings,
     })
 }
 
@@ -100,7 +92,6 @@ struct Seen {
     connections: Vec<Bytes>,
     disciplines: Vec<(u32, String)>,
     legacy: Vec<String>,
-    sysctls: BTreeMap<String, String>,
 }
 
 fn look(root: Pid) -> Result<Seen> {
@@ -121,10 +112,6 @@ fn look(root: Pid) -> Result<Seen> {
                 body: Bytes(object.body),
             })
             .collect();
-        let sysctls = SYSCTLS.iter().filter_map(|name| {
-            let value = sysctl(name)?;
-            Some((name.to_string(), value))
-        });
         Ok(Seen {
             links: links::list(&mut netlink)?,
             addresses: Rtnetlink::open()?.addresses()?,
@@ -133,15 +120,9 @@ fn look(root: Pid) -> Result<Seen> {
             connections: conntrack::list()?.into_iter().map(Bytes).collect(),
             disciplines: links::disciplines(&mut netlink)?,
             legacy: legacy.in_use()?,
-            sysctls: sysctls.collect(),
         })
     })??;
     Ok(seen)
-}
-
-fn sysctl(name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(format!("/proc/sys/{name}")).ok()?;
-    Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 fn kind(link: &links::Link) -> Option<LinkKind> {

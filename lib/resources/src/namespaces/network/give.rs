@@ -1,6 +1,6 @@
 //! A network given back, in two steps: links and tables before there is anything else, packet filters when all is there.
 
-use super::{OURS, SYSCTLS, TABLES, mac, sysctl};
+use super::{OURS, TABLES, mac, sysctls};
 use crate::{Error, Result};
 use image::namespaces::network::{Link, LinkKind, Network};
 use kernel::netlink::{Message, Netlink};
@@ -38,6 +38,12 @@ fn configure(network: &Network, uplinks: Uplinks) -> Result<()> {
     let mut netlink = links::open()?;
     let there = make(&mut netlink, network)?;
     let index = |then: u32| there.get(&then).copied();
+    let is_here = |name: &str| {
+        let link = network.links.iter().find(|l| l.name == name);
+        link.is_some_and(|l| there.contains_key(&l.index))
+    };
+    // Before the links are on, which take addresses of themselves by these settings, and again after.
+    sysctls::set(&network.sysctls, is_here)?;
     for link in &network.links {
         let (Some(now), wanted) = (index(link.index), plain(link)?) else {
             continue;
@@ -72,18 +78,7 @@ fn configure(network: &Network, uplinks: Uplinks) -> Result<()> {
         }
         tables::fill(&mut netlink, table, &now)?;
     }
-    for (name, value) in &network.sysctls {
-        if !SYSCTLS.contains(&name.as_str()) {
-            return Err(refused(format!(
-                "the image sets the sysctl {name}, which is not one of a network namespace's"
-            )));
-        }
-        if sysctl(name).as_ref() != Some(value) {
-            let path = format!("/proc/sys/{name}");
-            std::fs::write(&path, value)
-                .map_err(|e| kernel::Error::io(format!("write {path}"), &e))?;
-        }
-    }
+    sysctls::set(&network.sysctls, is_here)?;
     Ok(())
 }
 
