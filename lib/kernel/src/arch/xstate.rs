@@ -5,6 +5,7 @@ use super::NT_XSTATE;
 use crate::ptrace::Stopped;
 use crate::{Error, Result};
 use std::arch::x86_64::__cpuid_count;
+use std::sync::OnceLock;
 
 /// `NT_PRFPREG`: the FXSAVE image, where the kernel has no XSAVE.
 const NT_FPREGS: u32 = 2;
@@ -36,8 +37,14 @@ pub struct ExtendedState {
 pub struct Layout(Vec<(u32, usize, usize)>);
 
 impl Layout {
-    /// Of the processor we run on (CPUID leaf 0xD).
-    pub fn here() -> Self {
+    /// Of the processor we run on (CPUID leaf 0xD). Asked once: in a virtual machine each CPUID is an exit to its host, and
+    /// there are 61 of them.
+    pub fn here() -> &'static Self {
+        static HERE: OnceLock<Layout> = OnceLock::new();
+        HERE.get_or_init(Layout::ask)
+    }
+
+    fn ask() -> Self {
         // Leaf 0xD is there whenever XSAVE is; without it no image of a component ever comes here.
         let places = (2..63).filter_map(|number| {
             let found = __cpuid_count(0xd, number);
@@ -152,7 +159,7 @@ pub fn put_together(state: &ExtendedState, layout: &Layout, len: usize) -> Resul
 
 /// Reads a stopped task's extended state.
 pub fn read(task: &Stopped) -> Result<ExtendedState> {
-    take_apart(&image(task)?.1, &Layout::here())
+    take_apart(&image(task)?.1, Layout::here())
 }
 
 /// Components that the kernel gives memory for only when a task first uses them, which ptrace cannot make happen
@@ -185,7 +192,7 @@ fn enabled() -> u64 {
 /// Gives a stopped task its extended state.
 pub fn write(task: &mut Stopped, state: &ExtendedState) -> Result<()> {
     let (set, image) = image(task)?;
-    let image = put_together(state, &Layout::here(), image.len())?;
+    let image = put_together(state, Layout::here(), image.len())?;
     task.set_register_set(set, &image)
 }
 
