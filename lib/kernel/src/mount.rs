@@ -139,14 +139,20 @@ const FSCONFIG_CMD_RECONFIGURE: libc::c_long = 7;
 
 /// Mounts the directory or file `from` over `to`; both in the calling thread's mount namespace.
 pub fn bind(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
+    attach(copy(from)?.as_fd(), to)
+}
+
+/// A mount of its own, mounted nowhere, that shows the directory or file `from`, and nothing of what is mounted in it. `from`
+/// is in the calling thread's mount namespace.
+pub fn copy(from: BorrowedFd) -> Result<OwnedFd> {
     let empty = c"".as_ptr();
     let flags = OPEN_TREE_CLONE | libc::c_long::from(libc::AT_EMPTY_PATH | libc::O_CLOEXEC);
     // SAFETY: the path is a NUL-terminated string; a descriptor that is returned is ours alone.
-    let tree = unsafe {
+    unsafe {
         let made = libc::syscall(libc::SYS_open_tree, from.as_raw_fd(), empty, flags);
-        OwnedFd::from_raw_fd(check(made, || "open_tree".into())? as i32)
-    };
-    attach(tree.as_fd(), to)
+        let made = check(made, || "open_tree".into())?;
+        Ok(OwnedFd::from_raw_fd(made as i32))
+    }
 }
 
 /// Mounts what is mounted nowhere yet over `to`, which is in the calling thread's mount namespace.

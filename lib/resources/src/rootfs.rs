@@ -8,11 +8,12 @@ use image::container::Container;
 use image::ids::MountId;
 use image::namespaces::mount::Origin;
 use image::rootfs::{Rootfs, Tree};
-use kernel::Pid;
 use kernel::beneath::{self, Way};
+use kernel::mount::copy as mount_copy;
+use kernel::{Namespace, Pid, within};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 mod clear;
@@ -93,6 +94,7 @@ pub fn dump<W: std::io::Write>(
             tree if let Some(reached) = reached => walk::walk(reached, tree, out)?,
             Tree::Root if has_layers(container) => {}
             Tree::Changes => walk::changes(&overlay(root)?, &top(root, &place)?, out)?,
+            Tree::Tmpfs(_) => whole(root, &place, tree, out)?,
             tree => walk::walk(&top(root, &place)?, tree, out)?,
         }
     }
@@ -105,9 +107,21 @@ pub fn dump_inner<W: std::io::Write>(
     out: &mut image::Writer<W>,
 ) -> Result<()> {
     for (pid, place, tree) in trees {
-        walk::walk(&top(*pid, place)?, *tree, out)?;
+        whole(*pid, place, *tree, out)?;
     }
     Ok(())
+}
+
+/// A memory file system, also what lies in it under other mounts.
+fn whole<W: std::io::Write>(
+    pid: Pid,
+    place: &Path,
+    tree: Tree,
+    out: &mut image::Writer<W>,
+) -> Result<()> {
+    let top = top(pid, place)?;
+    let bare = bare(pid, &top)?;
+    walk::walk(bare.as_ref().unwrap_or(&top), tree, out)
 }
 
 /// The overlay that is the root file system of this root process.
@@ -127,6 +141,16 @@ fn top(pid: Pid, place: &Path) -> Result<OwnedFd> {
         OFlag::O_PATH | OFlag::O_DIRECTORY,
         0,
     )?)
+}
+
+/// A mount of process `pid` without what is mounted in it, so that what lies under that is seen; none, where the kernel makes
+/// no such copy: of one that is unbindable, or under what a user namespace may not take off.
+fn bare(pid: Pid, top: &OwnedFd) -> Result<Option<OwnedFd>> {
+    let copied = within(pid, &[Namespace::Mount], || mount_copy(top.as_fd()))?;
+    match copied {
+        Err(e) if matches!(e.raw(), Some(libc::EINVAL | libc::EPERM)) => Ok(None),
+        copied => Ok(Some(copied?)),
+    }
 }
 
 /// A path that leads to the very file of a descriptor opened with O_PATH.

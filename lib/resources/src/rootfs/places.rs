@@ -1,6 +1,6 @@
 //! Where the trees of an image go in a vessel, and what of it must be left alone there.
 
-use super::{Placed, overlay, top, trees};
+use super::{Placed, bare, overlay, top, trees};
 use crate::namespaces::mount::{self, Covered};
 use crate::{Error, Result};
 use image::container::Container;
@@ -55,6 +55,8 @@ pub(super) struct Place {
     pub(super) top: Option<OwnedFd>,
     pub(super) how: How,
     pub(super) guard: Guard,
+    /// Nothing is mounted in it as we see it: what lies under mount points is given back, too.
+    pub(super) bare: bool,
 }
 
 impl Place {
@@ -69,12 +71,25 @@ impl Place {
             Some(top) => within(&mounts, top)?,
             None => Vec::new(),
         };
-        Ok(Place {
+        Place {
             tree,
             top,
             how: if there { How::Replaces } else { How::Nowhere },
             guard: Guard::of(&in_it, place),
-        })
+            bare: false,
+        }
+        .bared(pid)
+    }
+
+    /// A memory file system as it is without what is mounted in it, where the kernel makes a copy of it.
+    fn bared(mut self, pid: Pid) -> Result<Place> {
+        if let (Tree::Tmpfs(_), How::Replaces, Some(top)) = (self.tree, self.how, &self.top)
+            && let Some(copy) = bare(pid, top)?
+        {
+            self.top = Some(copy);
+            self.bare = true;
+        }
+        Ok(self)
     }
 
     /// For layers that go into an empty directory of the host's.
@@ -86,11 +101,12 @@ impl Place {
             top: Some(top.into()),
             how: How::Replaces,
             guard: Guard::default(),
+            bare: false,
         })
     }
 }
 
-/// Mount points in a tree. What lies under them is not seen, and they must not go: removing one's file from outside takes
+/// Mount points in a tree. They must not go: removing one's file from outside takes
 /// the mount off, in every mount namespace (fs/namei.c, `detach_mounts`).
 #[derive(Debug, Default)]
 pub(super) struct Guard {
@@ -137,19 +153,21 @@ pub(super) fn places(
     let trees = trees(container).into_iter();
     let place = |(tree, place, beneath): Placed| {
         if let Some(id) = beneath {
-            return of_covered(tree, covered.get(&id), &mounts);
+            return of_covered(pid, tree, covered.get(&id), &mounts);
         }
         let (how, top) = match tree {
             Tree::Root => root(pid, container)?,
             Tree::Changes => changes(pid, policy)?,
             tree => mounted(pid, tree, &place, &mounts, container, policy)?,
         };
-        Ok(Place {
+        Place {
             tree,
             top,
             how,
             guard: Guard::of(&mounts, &place),
-        })
+            bare: false,
+        }
+        .bared(pid)
     };
     trees.map(place).collect()
 }
@@ -163,25 +181,28 @@ fn within(mounts: &[Mount], top: &OwnedFd) -> Result<Vec<Mount>> {
 }
 
 /// For a tree over which other mounts lie. Where an engine has made the mounts there is no such place.
-fn of_covered(tree: Tree, top: Option<&OwnedFd>, mounts: &[Mount]) -> Result<Place> {
+fn of_covered(pid: Pid, tree: Tree, top: Option<&OwnedFd>, mounts: &[Mount]) -> Result<Place> {
     let Some(top) = top else {
         return Ok(Place {
             tree,
             top: None,
             how: How::Nowhere,
             guard: Guard::default(),
+            bare: false,
         });
     };
     let id = kernel::descriptor::mount(top.as_fd())?;
     let here = mounts.iter().find(|mount| mount.id == id);
     let in_it = within(mounts, top)?;
     let place = here.map_or(b"/".to_vec(), |mount| mount.mountpoint.clone());
-    Ok(Place {
+    Place {
         tree,
         top: Some(kernel::descriptor::duplicate(top.as_fd())?),
         how: How::Replaces,
         guard: Guard::of(&in_it, Path::new(OsStr::from_bytes(&place))),
-    })
+        bare: false,
+    }
+    .bared(pid)
 }
 
 /// A root file system that travels goes only into a directory that was made for it; where the user has named another

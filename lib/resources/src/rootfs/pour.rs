@@ -1,5 +1,5 @@
 //! Giving trees back: each member made beneath its tree's root, through no link and into no other mount. What is there
-//! already gives way to it; mount points stay as they are.
+//! already gives way to it; mount points stay, with what the tree has under them where that can be reached.
 
 use super::overlay::OPAQUE;
 use super::places::{How, Place, Policy, nowhere, places};
@@ -105,7 +105,7 @@ impl Pour {
         {
             return Ok(());
         }
-        if found.guard.is_point(path) {
+        if found.guard.is_point(path) && !(found.bare && fits(self.open.last(), member)) {
             self.passed = Some((tree, path.to_path_buf()));
             return Ok(());
         }
@@ -154,6 +154,20 @@ impl Pour {
             }
         }
         dress::directory(&left.dir, left.tree, &left.member)
+    }
+}
+
+/// Whether what is under a mount point is what a member is to be: a directory, or a regular file. Nothing else can take its
+/// place.
+fn fits(parent: Option<&Open>, member: &Member) -> bool {
+    let name = member.path.file_name().unwrap_or_default();
+    let there = parent.and_then(|parent| look(&parent.dir, name).ok());
+    match &member.kind {
+        MemberKind::Directory => there.is_some_and(|stat| format(&stat) == SFlag::S_IFDIR),
+        MemberKind::Regular { .. } | MemberKind::Sparse { .. } => {
+            there.is_some_and(|stat| format(&stat) == SFlag::S_IFREG)
+        }
+        _ => false,
     }
 }
 
@@ -214,8 +228,17 @@ fn make(
             return directory(place, open()?, member, path, parent.replaces, was).map(Some);
         }
         MemberKind::Regular { .. } | MemberKind::Sparse { .. } => {
-            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_NOFOLLOW;
-            let mode = member.mode & 0o777; // less our umask: what is missing is found in the end
+            let anew = match place.guard.is_point(path) {
+                true => OFlag::O_TRUNC,
+                false => OFlag::O_CREAT | OFlag::O_EXCL,
+            };
+            let flags = anew | OFlag::O_RDWR | OFlag::O_NOFOLLOW;
+            // Less our umask: what is missing is found in the end. openat2(2) takes one only of what is made.
+            let mode = if anew.contains(OFlag::O_CREAT) {
+                member.mode & 0o777
+            } else {
+                0
+            };
             let create =
                 || beneath::open(dir.as_fd(), Path::new(name), Way::SameMount, flags, mode);
             let file = match create() {

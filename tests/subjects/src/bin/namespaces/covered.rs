@@ -1,5 +1,5 @@
 //! Mounts over which others lie: memory file systems with what is in them, a bind, read-only ones, on the very place and on
-//! the way there; what is open in them, and a working directory there. In the end the upper ones are taken off. Where none
+//! the way there, on a directory and a file with something in them; what is open in them, and a working directory there. In the end the upper ones are taken off. Where none
 //! may be made, in a container of an engine's, there is nothing to see.
 #![forbid(unsafe_code)]
 
@@ -140,6 +140,15 @@ fn main() -> ExitCode {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC;
     mount(NONE, &at("fixed"), NONE, flags, NONE).expect("remount");
     new(&at("fixed"), "size=64k");
+
+    new(&at("hollow"), "size=1m");
+    fs::create_dir_all(at("hollow/dir/deep")).expect("make a directory");
+    write("hollow/dir/deep/under", "under a mount");
+    write("hollow/file", "under a file");
+    new(&at("hollow/dir"), "size=64k");
+    write("hollow/dir/over", "over it");
+    let (from, to) = (at("source/bound"), at("hollow/file"));
+    mount(Some(&from), &to, NONE, MsFlags::MS_BIND, NONE).expect("bind");
     let before = look(&top);
 
     stage.wait();
@@ -216,6 +225,16 @@ fn main() -> ExitCode {
     stage.same("what lies on the way", "deep", &read("way/in/deep"));
     off(&at("bind"));
     stage.same("a bind", "bound", &read("bind/bound"));
+    stage.same("over a directory", "over it", &read("hollow/dir/over"));
+    stage.same("over a file", "bound", &read("hollow/file"));
+    off(&at("hollow/dir"));
+    off(&at("hollow/file"));
+    stage.same(
+        "under a directory",
+        "under a mount",
+        &read("hollow/dir/deep/under"),
+    );
+    stage.same("under a file", "under a file", &read("hollow/file"));
     off(&at("fixed"));
     stage.same("a read-only one", "fixed", &read("fixed/file"));
     stage.holds("which stays so", fs::write(at("fixed/no"), "").is_err());

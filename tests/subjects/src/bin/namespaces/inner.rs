@@ -92,6 +92,10 @@ fn ordinary(dir: &Path, say: &OwnedFd, told: &OwnedFd) -> i32 {
     tmpfs(&memory, "size=1m,mode=700");
     std::fs::create_dir(memory.join("below")).expect("mkdir");
     std::fs::write(memory.join("below/file"), "kept in memory").expect("write");
+    let hollow = memory.join("hollow");
+    std::fs::create_dir(&hollow).expect("mkdir");
+    std::fs::write(hollow.join("file"), "under a mount").expect("write");
+    tmpfs(&hollow, "size=64k");
     bind(&dir.join("shown"), &bound);
     let mut open = File::options()
         .read(true)
@@ -129,6 +133,12 @@ fn ordinary(dir: &Path, say: &OwnedFd, told: &OwnedFd) -> i32 {
         (
             "the working directory",
             read_to_string("file").is_ok_and(|t| t == "kept in memory!"),
+        ),
+        (
+            "what lies under a mount",
+            !hollow.join("file").exists()
+                && umount2(&hollow, MntFlags::empty()).is_ok()
+                && read_to_string(hollow.join("file")).is_ok_and(|t| t == "under a mount"),
         ),
         (
             "the bind",
