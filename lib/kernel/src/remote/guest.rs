@@ -18,6 +18,10 @@ const DISTANCE: u64 = 16 * 1024;
 /// More than that, a frame and the scratch memory take: what a stack is grown by that has less below its use.
 const ROOM: u64 = 64 * 1024;
 
+/// How much code is read at a time in search of the gates, and how much of it twice: more than the longest of them.
+const STEP: usize = 128 << 10;
+const OVERLAP: usize = 16;
+
 /// The two places in a program's own code that calls need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gates {
@@ -57,22 +61,25 @@ impl Gates {
         areas.retain(|area| area.prot & CODE == CODE && area.name.starts_with(b"/"));
         areas.sort_by_key(|area| memmem::find(&area.name, b"/libc").is_none());
         let (mut call, mut sigreturn) = (None, None);
-        let mut bytes = Vec::new();
+        let mut bytes = vec![0; STEP];
         for area in areas {
-            let len = (area.end - area.start).min(64 << 20) as usize;
-            bytes.resize(len, 0);
-            if vm::read(pid, area.start, &mut bytes).is_err() {
-                continue; // beyond the end of a file that was truncated
-            }
-            let find = |code: &[u8]| memmem::find(&bytes, code).map(|at| area.start + at as u64);
-            call = call.or_else(|| find(arch::SYSCALL_RET));
-            sigreturn = sigreturn.or_else(|| arch::SIGRETURN.into_iter().find_map(find));
-            if let (Some(call), Some(sigreturn)) = (call, sigreturn) {
-                return Ok(Some(Gates {
-                    call,
-                    sigreturn,
-                    stack,
-                }));
+            // Both are met early in a C library: by steps most of it is not read.
+            let end = area.end.min(area.start + (64 << 20));
+            for at in (area.start..end).step_by(STEP - OVERLAP) {
+                let bytes = &mut bytes[..STEP.min((end - at) as usize)];
+                if vm::read(pid, at, bytes).is_err() {
+                    break; // beyond the end of a file that was truncated
+                }
+                let find = |code: &[u8]| memmem::find(bytes, code).map(|found| at + found as u64);
+                call = call.or_else(|| find(arch::SYSCALL_RET));
+                sigreturn = sigreturn.or_else(|| arch::SIGRETURN.into_iter().find_map(find));
+                if let (Some(call), Some(sigreturn)) = (call, sigreturn) {
+                    return Ok(Some(Gates {
+                        call,
+                        sigreturn,
+                        stack,
+                    }));
+                }
             }
         }
         Ok(None)
