@@ -8,7 +8,7 @@ use image::process::Process;
 use image::threads::Thread;
 use image::tree::{Ended, State, Tree};
 use kernel::proc::stat;
-use kernel::ptrace::Stopped;
+use kernel::ptrace::{self, Event, Stopped};
 use resources::files::Opened;
 use resources::namespaces::nested;
 use resources::{
@@ -120,8 +120,8 @@ fn wait_again(pour: &mut Pour) -> Result<HashSet<Pid>> {
 /// Tasks that would run on as they were, and do not yet.
 #[derive(Default)]
 pub struct Standing {
-    /// Those of processes that a signal had stopped.
-    stopped: Vec<Stopped>,
+    /// Those of processes that a signal had stopped, with the signals they block.
+    stopped: Vec<(Stopped, u64)>,
     others: Vec<Stopped>,
 }
 
@@ -129,21 +129,44 @@ pub struct Standing {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Standing {
-    /// Lets them go: first those that stop again, so that nobody sees them run.
+    /// Lets them go: first those that stop again, so that nobody sees them run. Until they have stopped they take no other
+    /// signal: one that waits for them (`kill %1` of a shell's) would be taken first, and end them.
     pub fn go(self) -> Result<()> {
-        let tids: Vec<kernel::Pid> = self.stopped.iter().map(Stopped::tid).collect();
-        for task in self.stopped {
+        let mut stopping = Vec::new();
+        for (mut task, mask) in self.stopped {
+            stopping.push((task.tid(), mask));
+            task.set_signal_mask(u64::MAX)?;
             task.detach(0)?;
         }
         let deadline = Instant::now() + PATIENCE;
-        let runs = |tid: &kernel::Pid| stat::read(*tid).is_ok_and(|stat| stat.state != 'T');
-        while tids.iter().any(runs) && Instant::now() < deadline {
+        let runs = |tid| stat::read(tid).is_ok_and(|stat| stat.state != 'T');
+        while stopping.iter().any(|(tid, _)| runs(*tid)) && Instant::now() < deadline {
             std::thread::yield_now();
+        }
+        for (tid, mask) in stopping {
+            block(tid, mask)?;
         }
         for task in self.others {
             task.detach(0)?;
         }
         Ok(())
+    }
+}
+
+/// Gives a task that a signal has stopped the signals it blocks. It stays stopped.
+fn block(tid: kernel::Pid, mask: u64) -> Result<()> {
+    let mut task = ptrace::seize(tid, 0)?;
+    task.interrupt()?;
+    loop {
+        task = match task.wait()? {
+            Event::Stop(mut task) | Event::GroupStop(mut task, _) => {
+                task.set_signal_mask(mask)?;
+                return Ok(task.detach(0)?);
+            }
+            Event::Signal(task, signal) => task.resume(signal)?,
+            Event::Syscall(task) | Event::Traced(task, ..) => task.resume(0)?,
+            Event::Gone(_) => return Ok(()),
+        };
     }
 }
 
@@ -156,13 +179,13 @@ pub fn standing(pour: &mut Pour) -> Result<Standing> {
         let records: HashMap<Pid, &Thread> = process.threads.iter().map(|t| (t.tid, t)).collect();
         let record = |tid: Pid| records.get(&tid).copied().ok_or_else(|| gone(tid));
         let stops = stopped(pour, pid);
-        let ready = match stops {
-            true => &mut standing.stopped,
-            false => &mut standing.others,
-        };
         let mut release = |task, tid| -> Result<()> {
-            let remembered = remembered.contains(&tid);
-            ready.push(threads::release(task, record(tid)?, remembered)?);
+            let (record, remembered) = (record(tid)?, remembered.contains(&tid));
+            let task = threads::release(task, record, remembered)?;
+            match stops {
+                true => standing.stopped.push((task, record.mask)),
+                false => standing.others.push(task),
+            }
             Ok(())
         };
         let mut others = tasks.threads.into_iter();

@@ -72,7 +72,8 @@ pub fn dump(process: &mut SourceProcess) -> Result<Timers> {
     let text = process.proc.text("timers")?;
     let listed = timers::parse(&text)?;
     let inside: Vec<_> = process.threads.iter().map(|t| (t.tid, t.inside)).collect();
-    let guest = &mut process.leader()?.guest;
+    let first = process.leader()?;
+    let (leader, guest) = (first.inside, &mut first.guest);
     let (address, _) = guest.scratch()?;
     let mut ask = |what: &str, nr: i64, which: u64| -> Result<[u8; TIMES]> {
         guest.must(what, Call::new(nr, &[which, address]))?;
@@ -96,18 +97,17 @@ pub fn dump(process: &mut SourceProcess) -> Result<Timers> {
         let bytes = ask("timer_gettime", libc::SYS_timer_gettime, timer.id as u64)?;
         let (interval, remaining) = times(&bytes, NANOS);
         let receiver = inside.iter().find(|(tid, _)| *tid == timer.receiver);
-        let (_, receiver) = receiver.ok_or_else(|| {
-            Error::Refused(format!(
-                "timer {} signals thread {}, which is not of its process",
-                timer.id, timer.receiver
-            ))
-        })?;
+        // A thread that has ended takes its timers' signals with it: from then on they count, and tell nobody.
+        let (notify, receiver) = match receiver {
+            Some((_, receiver)) => (timer.notify, *receiver),
+            None => (libc::SIGEV_NONE, leader),
+        };
         found.posix.push(PosixTimer {
             id: timer.id,
             clock: timer.clock,
-            notify: timer.notify,
+            notify,
             signal: timer.signal,
-            receiver: *receiver,
+            receiver,
             value: timer.value,
             remaining,
             interval,

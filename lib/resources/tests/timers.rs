@@ -111,3 +111,26 @@ fn timers_keep_their_ids_and_what_remains_of_their_time() {
     }
     assert_eq!(again, taken);
 }
+
+#[test]
+fn a_timer_whose_thread_has_ended_counts_on_for_nobody() {
+    let sleeper = Sleeper::new("1000");
+    let mut target = sleeper.target();
+    let ids = free_ids(1);
+    threads::create(&mut target, &ids, &mut Numbers::default()).unwrap();
+    let id = timer(&mut target.leader, 1, 4, ids[0]);
+    let at = words(&mut target.leader, &[0, 0, 900, 0]);
+    let arm = [id as u64, 0, at, 0];
+    must(&mut target.leader, libc::SYS_timer_settime, &arm);
+    let mut source = to_source(target);
+    // As if the thread had ended meanwhile.
+    source.threads.retain(|thread| thread.tid == sleeper.pid());
+    let taken = timers::dump(&mut source).unwrap();
+    let found = &taken.posix[0];
+    let none = libc::SIGEV_NONE;
+    assert_eq!(
+        (found.id, found.notify, found.receiver),
+        (id, none, sleeper.pid())
+    );
+    assert!((899 * SECOND..=900 * SECOND).contains(&found.remaining));
+}

@@ -1,4 +1,5 @@
-//! A child that a signal has stopped in the middle of its waiting: it stays stopped, and goes on when it is told.
+//! A child that a signal has stopped in the middle of its waiting: it stays stopped, and goes on when it is told. Another that
+//! is told to end while it is stopped (`kill %1` of a shell's): it ends when it goes on, and no sooner.
 #![forbid(unsafe_code)]
 
 use kernel::own::child::fork;
@@ -25,8 +26,24 @@ fn main() -> ExitCode {
         Ok(WaitStatus::Stopped(pid, Signal::SIGSTOP)),
         stopped,
     );
+    let doomed = fork(|| {
+        std::thread::sleep(std::time::Duration::from_secs(1000));
+        1
+    });
+    let doomed = Pid::from_raw(doomed.expect("fork"));
+    kill(doomed, Signal::SIGSTOP).expect("stop the other child");
+    waitpid(doomed, Some(WaitPidFlag::WUNTRACED)).expect("wait for it to stop");
+    kill(doomed, Signal::SIGTERM).expect("tell it to end");
 
     stage.wait();
+    let state = stat::read(doomed.as_raw()).ok().map(|s| s.state);
+    stage.same("the state of who is to end", Some('T'), state);
+    kill(doomed, Signal::SIGCONT).expect("let it end");
+    stage.same(
+        "how it ends",
+        Ok(WaitStatus::Signaled(doomed, Signal::SIGTERM, false)),
+        waitpid(doomed, None),
+    );
     stage.same(
         "the child's state",
         Some('T'),
