@@ -1,8 +1,8 @@
-//! Open and mapped files whose names others have by now, or whose directories are gone: what of them /proc shows is not
-//! what it was, but they are.
+//! Open and mapped files whose names others have by now, or whose directories are gone, and files about the dead: what of
+//! them /proc shows is not what it was, but they are.
 #![forbid(unsafe_code)]
 
-use ferry_tests::{Host, Program, Way, programs};
+use ferry_tests::{Host, Program, Way, asked, programs};
 
 #[test]
 fn files_whose_names_are_taken_or_whose_directories_are_gone_survive_three_generations() {
@@ -30,4 +30,9 @@ fn files_whose_names_are_taken_or_whose_directories_are_gone_survive_three_gener
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
+}
+
+#[test]
+fn what_is_open_about_the_dead_is_not_about_who_has_their_numbers() {
+    asked::survives_three_generations("heirs");
 }

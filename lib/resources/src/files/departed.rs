@@ -1,11 +1,12 @@
 //! Directories of procfs whose process is gone: programs lock themselves up in one, for nothing will ever be found in it.
 
 use super::directory;
+use super::procfile;
 use super::surroundings::Surroundings;
 use crate::{Error, Result};
 use image::files::directory::Directory;
 use image::path::Name;
-use kernel::descriptor::{O_DIRECTORY, O_PATH};
+use kernel::descriptor::{O_DIRECTORY, O_PATH, Stat};
 use kernel::last_pid::LastPid;
 use kernel::open::Root;
 use kernel::proc::status;
@@ -17,23 +18,23 @@ use std::path::{Component, Path, PathBuf};
 pub(super) fn dump(
     place: &Path,
     link: &Name,
-    mode: u32,
+    stat: &Stat,
     around: &Surroundings,
 ) -> Option<Directory> {
     let kind = nix::sys::statfs::statfs(place).ok()?.filesystem_type();
-    let path = around.inside(link)?;
-    let is_gone = || around.view.root.stat(path.as_path()).is_err();
+    let path = Surroundings::without_deleted(&around.inside(link)?);
+    let is_gone = || !procfile::is_there(&path, (stat.device, stat.inode), around);
     let is_one = kind == PROC_SUPER_MAGIC && number(path.as_path()).is_some() && is_gone();
     is_one.then_some(Directory {
         path,
         deleted: true,
         of_dead: true,
-        mode,
+        mode: stat.permissions(),
     })
 }
 
 /// The process that a path in procfs is about, and which of the components says so.
-fn number(path: &Path) -> Option<(usize, kernel::Pid)> {
+pub(super) fn number(path: &Path) -> Option<(usize, kernel::Pid)> {
     let number = |part: Component| part.as_os_str().to_str()?.parse().ok();
     let mut parts = path.components().enumerate();
     parts.find_map(|(at, part)| Some((at, number(part)?)))

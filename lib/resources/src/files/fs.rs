@@ -49,7 +49,7 @@ fn place(
     around.view.at_mount(pid, descriptor::mount(there.fd())?);
     let key = (stat.device, stat.inode);
     let link = Name::from(link.as_path());
-    if let Some(found) = departed::dump(&path, &link, stat.permissions(), around) {
+    if let Some(found) = departed::dump(&path, &link, &stat, around) {
         return Ok((found, None));
     }
     let found = directory::at(&link, key, stat.permissions(), around)

@@ -2,6 +2,7 @@
 
 use super::borrowed::{Borrowed, Seen};
 use super::collect::Collector;
+use super::departed;
 use super::surroundings::Surroundings;
 use crate::{Error, Result, Target};
 use image::files::procfile::Procfile;
@@ -17,7 +18,7 @@ use std::path::{Component, Path, PathBuf};
 pub(crate) fn dump(file: &Borrowed, collector: &Collector) -> Result<Procfile> {
     let around = &collector.around;
     let found = around.inside(&file.link);
-    if let Some(path) = found.filter(|path| around.view.root.stat(path.as_path()).is_ok()) {
+    if let Some(path) = found.filter(|path| is_there(path, file.key(), around)) {
         return Ok(Procfile { path, dead: None });
     }
     let (path, pid) = of_dead(file, around).ok_or_else(|| {
@@ -36,8 +37,16 @@ pub(super) fn of_dead(file: &Seen, around: &Surroundings) -> Option<(Name, Pid)>
     let path = Surroundings::without_deleted(&around.inside(&file.link)?);
     let (place, pid) = process(path.as_path())?;
     let known = around.view.namespace().is_none() && numbers(&around.view.root, &place).is_some();
-    let gone = around.view.root.stat(&place.join(pid.to_string())).is_err();
+    let gone = !is_there(&path, file.key(), around);
     (known && gone).then_some((path, pid))
+}
+
+/// Whether a path leads to what was opened by it. What procfs has about a process that lives keeps its inode while it is open;
+/// where another has the number of one that is dead, a look finds a new one.
+pub(super) fn is_there(path: &Name, (device, inode): (u64, u64), around: &Surroundings) -> bool {
+    let found = around.view.root.stat(path.as_path());
+    let about_process = departed::number(path.as_path()).is_some();
+    found.is_ok_and(|found| !about_process || found.device != device || found.inode == inode)
 }
 
 /// Where procfs is mounted and which process it is that a path leads to, itself or its first thread.
