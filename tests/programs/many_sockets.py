@@ -17,15 +17,6 @@ def has(name, make):
         print("lacks", name, error, flush=True)
 
 
-def urgent():
-    service = socket.create_server(("127.0.0.1", 0))
-    client = socket.create_connection(service.getsockname())
-    server, _ = service.accept()
-    client.send(b"!", socket.MSG_OOB)
-    time.sleep(0.05)
-    return service, client, server
-
-
 def multipath():
     service = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
     service.bind(("127.0.0.1", 0))
@@ -67,7 +58,6 @@ def program():
     return letters
 
 
-has("urgent data", urgent)
 has("a connection of MPTCP", multipath)
 has("AF_VSOCK", lambda: socket.socket(40, socket.SOCK_STREAM))
 has("AF_XDP", lambda: socket.socket(44, socket.SOCK_RAW))

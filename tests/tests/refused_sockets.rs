@@ -22,7 +22,10 @@ fn sockets_that_cannot_travel_are_refused_by_name() {
     }
     // What this kernel has no such sockets of, no container can hold.
     println!("{} kinds are not here: {lacked:?}", lacked.len());
-    assert!(had.iter().any(|name| name == "urgent data"), "{output}");
+    assert!(
+        had.iter().any(|name| name == "a connection of MPTCP"),
+        "{output}"
+    );
     let traces = Traces::of(&host);
     let outcome = host
         .sh(&format!("checkpoint pid:{} > /dev/null", program.pid))

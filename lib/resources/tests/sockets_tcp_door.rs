@@ -8,6 +8,7 @@ use crossing::{Host, Taken, give_with, take_with};
 use image::sockets::Socket;
 use image::sockets::tcp::{Connection, Connections, State};
 use kernel::socket::repair::tcp_info;
+use kernel::socket::urgent;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -126,5 +127,27 @@ fn what_a_client_has_said_before_it_was_let_in_is_read() {
         let mut text = String::new();
         client.read_to_string(&mut text).unwrap();
         assert_eq!(text, "answer");
+    }
+}
+
+#[test]
+fn what_is_urgent_before_it_was_let_in_is_urgent_still() {
+    for at in ["127.0.0.1:8080", "[::1]:8080"] {
+        let host = Host::start();
+        let says = |client: &mut TcpStream| {
+            client.write_all(b"abc").unwrap();
+            urgent::send(client.as_fd(), b'!').unwrap();
+            client.write_all(b"def").unwrap();
+        };
+        let (listener, client) = waiting(&host, at, says, |_| {});
+        let mut server = listener.accept().unwrap().0;
+        let mark = urgent::Mark { at: 3, read: false };
+        let there = urgent::waiting(server.as_fd()).unwrap();
+        assert_eq!(there, (7, Some(mark)), "{at}");
+        let mut text = [0; 9];
+        assert_eq!(server.read(&mut text).unwrap(), 3);
+        assert_eq!(server.read(&mut text).unwrap(), 3);
+        assert_eq!(&text[..3], b"def");
+        talk(&server, &client);
     }
 }

@@ -3,11 +3,13 @@
 mod connections;
 mod crossing;
 
-use connections::{SO_KEEPALIVE, TCP_REPAIR, connection, hushed, listening, state, vanish};
+use connections::{
+    SO_KEEPALIVE, SO_OOBINLINE, TCP_REPAIR, connection, hushed, listening, state, vanish, wait_for,
+};
 use crossing::{Host, cross, give_with, take_with};
 use image::sockets::tcp::Connections;
 use kernel::socket::repair::tcp_info;
-use kernel::socket::{self, IPPROTO_TCP, SOL_SOCKET};
+use kernel::socket::{self, IPPROTO_TCP, SOL_SOCKET, urgent};
 use resources::Error;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -48,6 +50,74 @@ fn an_established_connection_goes_on_with_what_is_in_its_queues() {
         assert_eq!(&text[..6], b"answer");
         drop(server);
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+/// What was received reads as it came, with the urgent byte in its place.
+fn reads_urgently(server: &mut TcpStream, read: bool) {
+    let mut text = [0; 9];
+    let fd = server.try_clone().unwrap();
+    let (all, mark) = urgent::waiting(fd.as_fd()).unwrap();
+    assert_eq!((all, mark), (7, Some(urgent::Mark { at: 3, read })));
+    let events = socket::events(fd.as_fd()).unwrap();
+    assert_eq!(events & socket::POLLPRI != 0, !read);
+    assert_eq!(server.read(&mut text).unwrap(), 3);
+    assert_eq!(&text[..3], b"abc");
+    if !read {
+        urgent::take(fd.as_fd()).unwrap();
+    }
+    assert_eq!(server.read(&mut text).unwrap(), 3);
+    assert_eq!(&text[..3], b"def", "without the urgent byte");
+}
+
+#[test]
+fn urgent_data_is_urgent_still() {
+    for at in ["127.0.0.1:8080", "[::1]:8080"] {
+        for read in [false, true] {
+            let here = Host::start();
+            let (mut client, server) = here.inside(|| connection(at));
+            client.write_all(b"abc").unwrap();
+            urgent::send(client.as_fd(), b'!').unwrap();
+            client.write_all(b"def").unwrap();
+            if read {
+                urgent::take(server.as_fd()).unwrap();
+            }
+            // Twice: what was given back can be taken again.
+            let server = go_on(&here, server);
+            let mut server = go_on(&here, server);
+            reads_urgently(&mut server, read);
+            client.write_all(b"more").unwrap();
+            server.read_exact(&mut [0; 4]).unwrap();
+            server.write_all(b"answer").unwrap();
+            client.read_exact(&mut [0; 6]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn urgent_data_in_its_turn_comes_in_its_turn_after_the_end() {
+    for both in [false, true] {
+        let here = Host::start();
+        let (mut client, server) = here.inside(|| connection("127.0.0.1:8080"));
+        socket::set_number(server.as_fd(), SOL_SOCKET, SO_OOBINLINE, 1).unwrap();
+        urgent::send(client.as_fd(), b'!').unwrap();
+        client.write_all(b"def").unwrap();
+        drop(client);
+        wait_for(&server, 8);
+        if both {
+            server.shutdown(std::net::Shutdown::Write).unwrap();
+            wait_for(&server, 7);
+        }
+        let mut server = match both {
+            true => TcpStream::from(cross(&here, &here, vec![server.into()]).remove(0)),
+            false => go_on(&here, server),
+        };
+        assert_eq!(state(&server), if both { 7 } else { 8 });
+        let mark = Some(urgent::Mark { at: 0, read: false });
+        assert_eq!(urgent::waiting(server.as_fd()).unwrap(), (4, mark));
+        let mut text = String::new();
+        server.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "!def");
     }
 }
 

@@ -45,6 +45,9 @@ pub enum State {
         local: Address,
         /// What was received and not yet read.
         received: Bytes,
+        /// The urgent byte among that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        urgent: Option<Urgent>,
         /// `ECONNRESET` waits to be read.
         reset: bool,
     },
@@ -100,6 +103,9 @@ pub struct Connection {
     pub receive_sequence: u32,
     /// What was received and not yet read.
     pub receive_queue: Bytes,
+    /// The urgent byte among that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub urgent: Option<Urgent>,
     /// Largest segment the other end takes (`TCP_MAXSEG`).
     pub mss: u32,
     /// Window scales, ours for sending and for receiving (`tcpi_snd_wscale`, `tcpi_rcv_wscale`); absent where not agreed.
@@ -110,6 +116,16 @@ pub struct Connection {
     pub timestamp: Option<u32>,
     /// The windows (`TCP_REPAIR_WINDOW`).
     pub window: Window,
+}
+
+/// The urgent byte of what was received, at which reading pauses (`SIOCATMARK`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Urgent {
+    /// How many unread bytes come before it.
+    pub at: u32,
+    /// It was read (`MSG_OOB`); only its place is left.
+    pub read: bool,
 }
 
 /// How far a connection has been closed.

@@ -44,9 +44,18 @@ pub fn peek(fd: BorrowedFd, room: usize) -> Result<Option<Message>> {
 
 /// The first `room` bytes of a TCP queue, for which `MSG_TRUNC` would mean to throw bytes away (tcp(7)).
 pub fn peek_tcp(fd: BorrowedFd, room: usize) -> Result<Vec<u8>> {
+    peek_tcp_at(fd, 0, room)
+}
+
+/// The same `offset` bytes into it.
+pub(super) fn peek_tcp_at(fd: BorrowedFd, offset: usize, room: usize) -> Result<Vec<u8>> {
     let (level, name) = (libc::SOL_SOCKET, libc::SO_PEEK_OFF);
     let before = super::number(fd, level, name)?;
-    super::set_number(fd, level, name, -1)?;
+    let from = match offset {
+        0 => -1,
+        some => i32::try_from(some).unwrap_or(i32::MAX),
+    };
+    super::set_number(fd, level, name, from)?;
     let looked = look(fd, room, 0);
     super::set_number(fd, level, name, before)?;
     Ok(looked?.map(|message| message.bytes).unwrap_or_default())

@@ -11,6 +11,7 @@ pub mod option;
 pub mod repair;
 pub mod root;
 pub mod segment;
+pub mod urgent;
 
 pub use libc::{
     AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_MPTCP,

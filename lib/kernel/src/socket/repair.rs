@@ -1,6 +1,7 @@
 //! A TCP connection taken apart and put together (`TCP_REPAIR`: include/uapi/linux/tcp.h, net/ipv4/tcp.c). While it is in
 //! repair, a socket sends nothing, and it closes without a word; only [`resume`] sends a probe when the repair ends.
 
+use super::urgent::{self, Mark};
 use super::{IPPROTO_TCP, SOL_SOCKET, number, option, peek_tcp, send, set_number, set_option};
 use crate::{Error, Result};
 use std::os::fd::BorrowedFd;
@@ -62,6 +63,16 @@ fn parse_tcp_info(bytes: &[u8]) -> Option<TcpInfo> {
     })
 }
 
+fn whole(bytes: Vec<u8>, len: usize) -> Result<Vec<u8>> {
+    match bytes.len() == len {
+        true => Ok(bytes),
+        false => Err(Error::unreadable(
+            "a TCP queue",
+            format!("{} of {len} bytes", bytes.len()),
+        )),
+    }
+}
+
 /// A socket in repair. It leaves repair when this is dropped, with its `SO_REUSEADDR` as it was, which the kernel forgets.
 #[derive(Debug)]
 pub struct Repair<'a> {
@@ -107,15 +118,16 @@ impl<'a> Repair<'a> {
             return Ok(Vec::new());
         }
         self.choose(Some(queue))?;
-        let bytes = peek_tcp(self.fd, len)?;
-        if bytes.len() == len {
-            Ok(bytes)
-        } else {
-            Err(Error::unreadable(
-                "a TCP queue",
-                format!("{} of {len} bytes", bytes.len()),
-            ))
+        whole(peek_tcp(self.fd, len)?, len)
+    }
+
+    /// The first `len` bytes received, among them perhaps an urgent one.
+    pub fn received(&self, len: usize, urgent: Option<Mark>) -> Result<Vec<u8>> {
+        if urgent.is_none() {
+            return self.read(Queue::Receive, len);
         }
+        self.choose(Some(Queue::Receive))?;
+        whole(urgent::peek(self.fd, len, urgent)?, len)
     }
 
     /// Puts bytes into a queue; those of the send queue count as sent.

@@ -18,6 +18,10 @@ pub const PUSH: u8 = 8;
 /// `ACK`: the acknowledgement counts.
 pub const ACK: u8 = 16;
 
+/// `URG`: the first byte of what it carries is urgent. (The pointer beside it, which we leave at 0, says how far on that is:
+/// net/ipv4/tcp_input.c, `tcp_check_urg`.)
+pub const URGENT: u8 = 32;
+
 /// A TCP segment (RFC 9293, 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
@@ -31,7 +35,7 @@ pub struct Segment {
     pub acknowledged: u32,
     /// The window it offers, unscaled.
     pub window: u16,
-    /// [`FIN`], [`SYN`], [`RST`], [`PUSH`], [`ACK`].
+    /// [`FIN`], [`SYN`], [`RST`], [`PUSH`], [`ACK`], [`URGENT`].
     pub flags: u8,
 }
 

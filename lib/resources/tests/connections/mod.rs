@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub const SO_REUSEADDR: i32 = 2;
 pub const SO_KEEPALIVE: i32 = 9;
+pub const SO_OOBINLINE: i32 = 10;
 pub const TCP_REPAIR: i32 = 19;
 
 pub fn listening(at: &str, options: &[(i32, i32, i32)], backlog: u32) -> OwnedFd {

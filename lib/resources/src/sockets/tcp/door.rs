@@ -13,7 +13,7 @@ use image::bytes::Bytes;
 use image::sockets::tcp::{Connection, Phase};
 use kernel::sock_diag;
 use kernel::socket::repair::{Queue, Repair, Secluded, tcp_info};
-use kernel::socket::segment::{ACK, FIN, PUSH, SYN, Segment, deliver, deliver_text};
+use kernel::socket::segment::{ACK, FIN, PUSH, SYN, Segment, URGENT, deliver, deliver_text};
 use kernel::socket::{self, IPPROTO_TCP, SOCK_STREAM, SOL_SOCKET};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -135,6 +135,7 @@ fn goes_on(listener: BorrowedFd, c: &Connection) -> Result<bool> {
         phase: Phase::Established,
         // Without a word it may not be let in (`TCP_DEFER_ACCEPT`).
         receive_queue: Bytes(vec![0]),
+        urgent: None,
         ..c.clone()
     };
     knock(&trial, true)?;
@@ -181,8 +182,15 @@ fn knock(c: &Connection, timestamps: bool) -> Result<()> {
     let mut left = &c.receive_queue.0[..];
     let [mut most, less] = PIECES;
     while !left.is_empty() {
-        let (piece, rest) = left.split_at(most.min(left.len()));
-        let segment = from_client(sequence, c.send_sequence, ACK | PUSH);
+        let come = c.receive_queue.0.len() - left.len();
+        // The urgent byte begins a segment.
+        let (room, flags) = match c.urgent.map(|urgent| urgent.at as usize) {
+            Some(at) if at == come => (most, ACK | PUSH | URGENT),
+            Some(at) if at > come => (most.min(at - come), ACK | PUSH),
+            _ => (most, ACK | PUSH),
+        };
+        let (piece, rest) = left.split_at(room.min(left.len()));
+        let segment = from_client(sequence, c.send_sequence, flags);
         match deliver_text(&segment, stamp, piece) {
             Err(error) if error.raw() == Some(EMSGSIZE) && most > less => most = less,
             delivered => {

@@ -6,6 +6,7 @@
 //! one that is to end gets a peer that has thrown it away: reading and writing give `ECONNRESET`, once, then end of file
 //! and `EPIPE`, and poll(2) says `POLLERR` and `POLLHUP`, as after a reset by the real one.
 
+use super::urgent::Unread;
 use super::waiting::{How, One, Waiting, begin_at};
 use super::{Fins, door, plain};
 use crate::sockets::{bind, bytes_of, family_of, local, moved, options, socket_address};
@@ -55,11 +56,13 @@ pub fn restore(
             State::Finished {
                 local,
                 received,
+                urgent,
                 reset,
             } => {
                 let local = moved(local, addresses);
                 let end = if *reset { End::Reset } else { End::Closed };
-                (ended(tcp, &local, &received.0, end)?, None)
+                let unread = Unread::of(&received.0, *urgent)?;
+                (ended(tcp, &local, &unread, end)?, None)
             }
             State::Refused { .. } => (refused(tcp)?, None),
             State::Connecting {
@@ -159,7 +162,7 @@ impl Maker<'_> {
         let end = match c.phase {
             Phase::Established if inner => return rebuilt(tcp, &now),
             Phase::Established if self.connections != Connections::Established => {
-                return Ok((ended(tcp, &local, &[], End::Reset)?, None));
+                return Ok((ended(tcp, &local, &Unread::default(), End::Reset)?, None));
             }
             Phase::Established if !here => return Err(no_address(c, None)),
             Phase::Established => {
@@ -173,7 +176,8 @@ impl Maker<'_> {
             return Ok(made);
         }
         // Its address or its way is not here.
-        Ok((ended(tcp, &local, &c.receive_queue.0, end)?, None))
+        let unread = Unread::of(&c.receive_queue.0, c.urgent)?;
+        Ok((ended(tcp, &local, &unread, end)?, None))
     }
 
     fn connecting(
@@ -267,7 +271,8 @@ fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<(OwnedFd, Option<How>)> {
         repair.set_timestamp(clock)?;
     }
     let roomy = options::Roomy::make(fd)?;
-    repair.write(Queue::Receive, &c.receive_queue.0)?;
+    let unread = Unread::of(&c.receive_queue.0, c.urgent)?;
+    unread.write(&repair, fd, c)?;
     // What was told before the FIN came lies before it.
     let before = |sequence: u32| {
         if (receive_end.wrapping_sub(sequence) as i32) < 0 {
@@ -371,7 +376,7 @@ enum End {
 }
 
 /// A connection with a peer of our own that comes to this end at once.
-fn ended(tcp: &Tcp, local_end: &Address, received: &[u8], end: End) -> Result<OwnedFd> {
+fn ended(tcp: &Tcp, local_end: &Address, unread: &Unread, end: End) -> Result<OwnedFd> {
     let loopback: IpAddr = match (tcp.version, local_end.ip.to_canonical()) {
         (Version::V4, _) => Ipv4Addr::LOCALHOST.into(),
         (Version::V6, IpAddr::V4(_)) => Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
@@ -391,8 +396,8 @@ fn ended(tcp: &Tcp, local_end: &Address, received: &[u8], end: End) -> Result<Ow
     let made = with_address(tcp, local_end, &there)?;
     let peer = socket::accept(listener.as_fd())?;
     let fd = made.as_fd();
-    if !received.is_empty() {
-        fill(peer.as_fd(), fd, received)?;
+    if !unread.is_empty() {
+        fill(peer.as_fd(), fd, unread)?;
     }
     match end {
         End::HalfClosed => {}
@@ -433,9 +438,9 @@ fn refused(tcp: &Tcp) -> Result<OwnedFd> {
 
 const EINPROGRESS: i32 = 115;
 
-fn fill(peer: BorrowedFd, fd: BorrowedFd, received: &[u8]) -> Result<()> {
+fn fill(peer: BorrowedFd, fd: BorrowedFd, unread: &Unread) -> Result<()> {
     let (at_peer, here) = (options::Roomy::make(peer)?, options::Roomy::make(fd)?);
-    socket::send(peer, received, None, &[], None)?;
+    unread.send(peer, fd)?;
     at_peer.back()?;
     here.back()
 }

@@ -9,6 +9,7 @@ use image::sockets::tcp::{Connection, Connections, Phase, State, Tcp, Window};
 use kernel::sock_diag::TcpSocket;
 use kernel::socket;
 use kernel::socket::repair::{Queue, Repair, TcpInfo, tcp_info};
+use kernel::socket::urgent as received;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -17,6 +18,7 @@ mod door;
 mod made;
 mod multipath;
 mod still;
+mod urgent;
 mod waiting;
 
 pub use kernel::nftables::Table as Quiet;
@@ -58,15 +60,6 @@ pub fn judge(fd: BorrowedFd, holder: Holder, diag: &Diag) -> Result<()> {
         return Err(holder.blocked(
             format!("a TCP connection with {protocol} in the kernel"),
             "the kernel does not give its state away: close it, or have the program do that part itself",
-        ));
-    }
-    if read.state == ESTABLISHED && socket::events(fd)? & socket::POLLPRI != 0 {
-        return Err(holder.blocked(
-            format!(
-                "a TCP connection with {} with urgent data not yet read",
-                peer_name(fd)?
-            ),
-            "the kernel has no way to put it back: let the program read it (MSG_OOB), or try again",
         ));
     }
     match read.state {
@@ -214,6 +207,7 @@ fn state(fd: BorrowedFd, diag: &Diag) -> Result<State> {
             State::Finished {
                 local: bound,
                 received: Bytes::default(),
+                urgent: None,
                 reset: true,
             }
         }
@@ -250,16 +244,16 @@ fn closed(fd: BorrowedFd, local: Address) -> Result<State> {
             local: (!local.is_unspecified()).then_some(local),
         });
     }
-    let len = socket::readable(fd)? as usize;
+    let (len, mark) = received::waiting(fd)?;
     // Never looked at when empty: that would take the error away.
-    let received = if len == 0 {
-        Vec::new()
-    } else {
-        socket::peek_tcp(fd, len)?
+    let received = match len {
+        0 => Vec::new(),
+        len => received::peek(fd, len as usize, mark)?,
     };
     Ok(State::Finished {
         local,
         received: Bytes(received),
+        urgent: mark.map(urgent::recorded),
         reset: events & socket::POLLERR != 0,
     })
 }
@@ -294,7 +288,7 @@ fn connection(fd: BorrowedFd, phase: Phase, read: &TcpInfo, local: Address) -> R
     let remote = socket::peer(fd)?.ok_or_else(|| {
         Error::Refused("a TCP connection ended while it was looked at: try again".into())
     })?;
-    let received = socket::readable(fd)? as usize;
+    let (received, mark) = received::waiting(fd)?;
     // A FIN not acknowledged counts as a byte.
     let own_fin = u32::from(fins.sent && !fins.acknowledged);
     let pending = socket::unacknowledged(fd)?.saturating_sub(own_fin);
@@ -312,8 +306,9 @@ fn connection(fd: BorrowedFd, phase: Phase, read: &TcpInfo, local: Address) -> R
         send_sequence: send_end.wrapping_sub(pending),
         send_queue: Bytes(repair.read(Queue::Send, pending as usize)?),
         unsent,
-        receive_sequence: receive_end.wrapping_sub(received as u32),
-        receive_queue: Bytes(repair.read(Queue::Receive, received)?),
+        receive_sequence: receive_end.wrapping_sub(received),
+        receive_queue: Bytes(repair.received(received as usize, mark)?),
+        urgent: mark.map(urgent::recorded),
         mss: repair.mss()?,
         window_scale: read.scales,
         sack: read.sack,

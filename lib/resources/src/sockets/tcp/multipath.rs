@@ -53,6 +53,7 @@ pub(super) fn state(fd: BorrowedFd) -> Result<State> {
         _ => State::Finished {
             local,
             received: Bytes::default(),
+            urgent: None,
             reset: true,
         },
     })

@@ -1,11 +1,12 @@
 //! TCP sockets: a service with its options, and what a server keeps for a moment after it has answered: connections that
 //! the client has closed, that both have closed, and one thrown away. And connections between two of its own sockets: one
-//! with half-read data, one in which as much waits as there is room for, and one half-closed.
+//! with half-read data, two with an urgent byte, one in which as much waits as there is room for, and one half-closed.
 #![forbid(unsafe_code)]
 
-use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, send, setsockopt, sockopt};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::time::Duration;
 use subject::Stage;
@@ -82,9 +83,37 @@ fn main() -> ExitCode {
     let (mut asks, mut answers) = connection(&service);
     asks.write_all(b"what time is it").expect("write");
     asks.shutdown(Shutdown::Write).expect("shutdown");
+
+    let (mut calling, mut called) = connection(&service);
+    calling.write_all(b"abc").expect("write");
+    send(calling.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("MSG_OOB");
+    calling.write_all(b"def").expect("write");
+    let (mut turned, mut turn) = connection(&service);
+    setsockopt(&turn, sockopt::OobInline, &true).expect("SO_OOBINLINE");
+    send(turned.as_raw_fd(), b"?", MsgFlags::MSG_OOB).expect("MSG_OOB");
+    turned.write_all(b"ghi").expect("write");
     settle();
 
     stage.wait();
+
+    let mut text = [0; 9];
+    let read = called.read(&mut text).map_err(|e| e.kind());
+    stage.same("what comes before the urgent byte", Ok(3), read);
+    let urgent = recv(called.as_raw_fd(), &mut text, MsgFlags::MSG_OOB);
+    stage.same("reading the urgent byte", Ok(1), urgent);
+    stage.same("the urgent byte", b'!', text[0]);
+    let read = called.read(&mut text).map_err(|e| e.kind());
+    stage.same("what comes behind it", Ok(3), read);
+    stage.same("that", &b"def"[..], &text[..3]);
+    let read = turn.read(&mut text).map_err(|e| e.kind());
+    stage.same("reading in turn", Ok(4), read);
+    stage.same("in its turn", &b"?ghi"[..], &text[..4]);
+    for (one, other) in [(&mut calling, &mut called), (&mut turned, &mut turn)] {
+        let echoed = one
+            .write_all(b"more")
+            .and_then(|()| other.read_exact(&mut text[..4]));
+        stage.same("going on after it", Ok(()), echoed.map_err(|e| e.kind()));
+    }
 
     stage.same(
         "both ends",
