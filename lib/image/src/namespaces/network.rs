@@ -15,6 +15,12 @@ pub struct Network {
     pub tables: Tables,
     /// The rule set of nf_tables, in the order in which it is made: it takes effect as a whole.
     pub filter: Vec<Filter>,
+    /// The sets of ipset(8), as `IPSET_CMD_SAVE` lists them: what follows the header of each message.
+    #[serde(default)]
+    pub sets: Vec<Bytes>,
+    /// The tables of iptables-legacy and its kin.
+    #[serde(default)]
+    pub legacy: Vec<LegacyTable>,
     /// Connections that the packet filter knows: what follows the header of `IPCTNL_MSG_CT_NEW`.
     pub connections: Vec<Bytes>,
     /// Files under `/proc/sys/net` that differ from what a new namespace has.
@@ -46,6 +52,30 @@ pub struct Filter {
     pub message: u16,
     /// What follows the message's header.
     pub body: Bytes,
+}
+
+/// A table of iptables-legacy or its kin, in the kernel's own words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LegacyTable {
+    /// Whose.
+    pub family: LegacyFamily,
+    /// `struct ipt_getinfo`: its name, hooks and size.
+    pub about: Bytes,
+    /// Its entries (`struct ipt_entry`), with their counters.
+    pub entries: Bytes,
+}
+
+/// Whose tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LegacyFamily {
+    /// iptables.
+    Ipv4,
+    /// ip6tables.
+    Ipv6,
+    /// arptables.
+    Arp,
 }
 
 /// One link.

@@ -3,10 +3,12 @@
 
 use crate::{Blocker, Error, Result};
 use image::bytes::Bytes;
-use image::namespaces::network::{Address, Filter, Link, LinkKind, Network, Tables};
+use image::namespaces::network::{
+    Address, Filter, LegacyFamily, LegacyTable, Link, LinkKind, Network, Tables,
+};
 use kernel::network::links::{self, BY_HAND, UP};
 use kernel::network::tables::{self, Table};
-use kernel::network::{conntrack, legacy};
+use kernel::network::{conntrack, ipset, legacy};
 use kernel::nftables::ruleset;
 use kernel::rtnetlink::{self, Rtnetlink};
 use kernel::{Namespace, Pid, within};
@@ -42,9 +44,23 @@ pub fn dump(root: Pid) -> Result<Network> {
             neighbours,
         },
         filter: seen.filter,
+        sets: seen.sets,
+        legacy: seen.legacy.into_iter().map(old_table).collect(),
         connections: seen.connections,
         sysctls: settings,
     })
+}
+
+fn old_table(table: legacy::Table) -> LegacyTable {
+    LegacyTable {
+        family: match table.family {
+            legacy::Family::V4 => LegacyFamily::Ipv4,
+            legacy::Family::V6 => LegacyFamily::Ipv6,
+            legacy::Family::Arp => LegacyFamily::Arp,
+        },
+        about: Bytes(table.about),
+        entries: Bytes(table.entries),
+    }
 }
 
 fn record(link: &links::Link, kind: LinkKind, addresses: &[rtnetlink::Address]) -> Link {
@@ -91,7 +107,8 @@ struct Seen {
     filter: Vec<Filter>,
     connections: Vec<Bytes>,
     disciplines: Vec<(u32, String)>,
-    legacy: Vec<String>,
+    sets: Vec<Bytes>,
+    legacy: Vec<legacy::Table>,
 }
 
 fn look(root: Pid) -> Result<Seen> {
@@ -119,7 +136,8 @@ fn look(root: Pid) -> Result<Seen> {
             filter,
             connections: conntrack::list()?.into_iter().map(Bytes).collect(),
             disciplines: links::disciplines(&mut netlink)?,
-            legacy: legacy.in_use()?,
+            sets: ipset::list()?.into_iter().map(Bytes).collect(),
+            legacy: legacy.tables()?,
         })
     })??;
     Ok(seen)
@@ -217,11 +235,6 @@ pub fn blockers(root: Pid) -> Result<Vec<Blocker>> {
                 "remove it before the checkpoint (tc qdisc del)",
             ));
         }
-    }
-    for table in &seen.legacy {
-        let what = format!("rules of iptables-legacy in the table {table}");
-        let remedy = "use iptables-nft or nft, whose rules travel";
-        found.push(blocker("network".into(), what, remedy));
     }
     Ok(found)
 }

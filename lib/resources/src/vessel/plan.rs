@@ -61,7 +61,7 @@ pub(super) enum Link {
     /// It shares the host's network.
     Host,
     /// A network of its own with nothing but loopback, set up as it was where it was so.
-    Alone(Option<network::Network>),
+    Alone(Option<Box<network::Network>>),
     /// On our bridge: with the address it had, or any.
     Bridge {
         wanted: Option<(Ipv4Addr, u8)>,
@@ -241,7 +241,7 @@ fn link(container: &Container, options: &Options) -> Result<Link> {
         (None, None) if options.name.is_some() => bridge(None),
         (None, None) => Link::Host,
         (None, Some(record)) if veths(Some(record)).next().is_none() => {
-            Link::Alone(Some(record.clone()))
+            Link::Alone(Some(Box::new(record.clone())))
         }
         (None, Some(record)) => {
             let addresses = veths(Some(record)).flat_map(|link| &link.addresses);

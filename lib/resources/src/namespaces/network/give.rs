@@ -2,11 +2,11 @@
 
 use super::{OURS, TABLES, mac, sysctls};
 use crate::{Error, Result};
-use image::namespaces::network::{Link, LinkKind, Network};
+use image::namespaces::network::{LegacyFamily, LegacyTable, Link, LinkKind, Network};
 use kernel::netlink::{Message, Netlink};
-use kernel::network::conntrack;
 use kernel::network::links::{self, UP};
 use kernel::network::tables::{self, Table};
+use kernel::network::{conntrack, ipset, legacy};
 use kernel::nftables::ruleset;
 use kernel::{Namespace, Pid, tun, within};
 use std::collections::{HashMap, HashSet};
@@ -229,10 +229,17 @@ fn plain(link: &Link) -> Result<links::Link> {
 /// The second step, when nothing is left to be done in the network of process `pid`: its packet filter, and the connections
 /// that this knows. Tables that an engine has made are its own.
 pub fn resume(pid: Pid, network: &Network, uplinks: Uplinks) -> Result<()> {
-    if network.filter.is_empty() {
+    let nothing = network.filter.is_empty() && network.sets.is_empty();
+    if nothing && network.legacy.is_empty() {
         return Ok(());
     }
     within(pid, &[Namespace::Net], || {
+        // Rules speak of sets.
+        let sets: Vec<Vec<u8>> = network.sets.iter().map(|s| s.0.clone()).collect();
+        ipset::make(&sets)?;
+        for table in &network.legacy {
+            legacy::make(&old_table(table))?;
+        }
         let there = ruleset::tables()?;
         let objects: Vec<Message> = network
             .filter
@@ -255,6 +262,18 @@ pub fn resume(pid: Pid, network: &Network, uplinks: Uplinks) -> Result<()> {
         }
         Ok(())
     })?
+}
+
+fn old_table(table: &LegacyTable) -> legacy::Table {
+    legacy::Table {
+        family: match table.family {
+            LegacyFamily::Ipv4 => legacy::Family::V4,
+            LegacyFamily::Ipv6 => legacy::Family::V6,
+            LegacyFamily::Arp => legacy::Family::Arp,
+        },
+        about: table.about.0.clone(),
+        entries: table.entries.0.clone(),
+    }
 }
 
 /// Brings up the loopback of the namespace of process `pid`.
