@@ -1,6 +1,7 @@
 //! System V IPC: what of it is in the way, and a database that cannot be without it.
 #![forbid(unsafe_code)]
 
+use ferry_tests::asked::{self, Asked};
 use ferry_tests::{Host, LONG, Program, programs, until};
 
 fn sysv(kind: &str) -> String {
@@ -52,6 +53,20 @@ fn a_segment_that_somebody_outside_uses_too_is_named() {
         &program,
         "a process outside the container has it attached",
     );
+}
+
+#[test]
+fn objects_in_a_namespace_of_a_single_thread_survive_three_generations() {
+    asked::survives_three_generations("alone");
+}
+
+#[test]
+fn a_segment_attached_in_a_namespace_of_a_single_thread_is_named() {
+    let host = Host::new("alder");
+    let (asked, program) = Asked::alone(&host, "alone", "attached");
+    let words = "attached in an ipc namespace that no process is in, but a thread alone";
+    asked::is_refused(&host, &program, words);
+    asked.is_whole();
 }
 
 /// PostgreSQL keeps all its shared memory in one segment here.

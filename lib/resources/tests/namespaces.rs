@@ -32,35 +32,6 @@ fn a_thread_that_may_not_go_back_to_its_namespace_is_named() {
 }
 
 #[test]
-fn objects_in_an_ipc_namespace_of_a_single_thread_are_named() {
-    let script = "import ctypes, threading, time\n\
-                  c = ctypes.CDLL(None)\n\
-                  def alone():\n\
-                  \x20   assert c.unshare(0x08000000) == 0\n\
-                  \x20   assert c.semget(0, 1, 0o600) >= 0\n\
-                  \x20   print(flush=True)\n\
-                  \x20   time.sleep(60)\n\
-                  threading.Thread(target=alone, daemon=True).start()\n\
-                  time.sleep(60)\n";
-    let mut child = Command::new("/usr/bin/python3")
-        .args(["-c", script])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-    let us = std::process::id() as kernel::Pid;
-    let pid = child.id() as kernel::Pid;
-    let found = nested::blockers(us, &[us, pid]).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(
-        found[0].what,
-        "1 System V semaphore sets in an ipc namespace of single threads inside the container"
-    );
-}
-
-#[test]
 fn a_time_namespace_of_a_process_with_threads_is_named() {
     let script = "import ctypes, threading, time\n\
                   threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n\

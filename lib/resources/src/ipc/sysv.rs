@@ -59,7 +59,8 @@ fn of(root: Pid, source: &mut Source, is_in: impl Fn(Pid) -> bool) -> Result<Sys
     let mut sets = Vec::new();
     for (mut set, pids) in found {
         for (semaphore, pid) in set.semaphores.iter_mut().zip(pids) {
-            semaphore.last = source.inside(pid);
+            // Who is in there with a thread alone cannot be made to use it again.
+            semaphore.last = source.inside(pid).filter(|_| is_in(pid));
         }
         sets.push(set);
     }

@@ -292,6 +292,7 @@ pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
     let mut shown: HashMap<u64, u64> = HashMap::new();
     let own = identity(root, Kind::Ipc)?;
     let is_there = |pid: &&Pid| identity(**pid, Kind::Ipc).is_ok_and(|found| found == own);
+    let has_process = processes.iter().any(|pid| is_there(&pid));
     for pid in processes.iter().filter(is_there) {
         // One that ends meanwhile shows none.
         for area in maps::read(*pid).unwrap_or_default() {
@@ -306,7 +307,9 @@ pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
     let forced = forced.is_ok_and(|text| text.trim() != "0");
     let blocked = |segment: &Segment| {
         let inside = shown.get(&(segment.permissions.id as u64)).copied();
-        let what = if segment.attached > inside.unwrap_or(0) {
+        let what = if segment.attached > inside.unwrap_or(0) && !has_process {
+            "attached in an ipc namespace that no process is in, but a thread alone"
+        } else if segment.attached > inside.unwrap_or(0) {
             "a process outside the container has it attached, too"
         } else if forced && segment.attached == 0 {
             "nobody has it attached, and kernel.shm_rmid_forced would remove it"

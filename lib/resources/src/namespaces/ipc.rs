@@ -1,7 +1,7 @@
 //! System V IPC and POSIX message queues (ipc_namespaces(7)): the namespace's limits. What is in it is `crate::ipc`'s and
 //! `memory::segments`'.
 
-use crate::{Blocker, Result};
+use crate::Result;
 use image::namespaces::ipc::Ipc;
 use kernel::{Namespace, Pid, within};
 use std::collections::BTreeMap;
@@ -49,36 +49,4 @@ pub fn restore(ipc: &Ipc) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Objects of System V in a namespace of single threads of the container, which are not taken.
-pub fn blockers(root: Pid) -> Result<Vec<Blocker>> {
-    let found = within(root, &[Namespace::Ipc], || {
-        [
-            ("shm", "shared memory segments"),
-            ("sem", "semaphore sets"),
-            ("msg", "message queues"),
-        ]
-        .map(|(file, what)| {
-            let text = std::fs::read_to_string(format!("/proc/sysvipc/{file}"));
-            (
-                text.map_or(0, |text| text.lines().skip(1).count()),
-                file,
-                what,
-            )
-        })
-    })?;
-    Ok(found
-        .into_iter()
-        .filter(|(count, ..)| *count > 0)
-        .map(|(count, file, what)| Blocker {
-            pid: root,
-            place: format!("/proc/sysvipc/{file}"),
-            what: format!(
-                "{count} System V {what} in an ipc namespace of single threads inside the container"
-            ),
-            remedy: "remove them with ipcrm, or start all of the container in that namespace"
-                .into(),
-        })
-        .collect())
 }

@@ -236,10 +236,6 @@ impl Walk {
                 }
                 Kind::Ipc => {
                     let members = self.members(found.id);
-                    // Its objects are taken by way of processes.
-                    if !members.contains(&tid) {
-                        self.blockers.extend(ipc::blockers(tid)?);
-                    }
                     let found = crate::memory::segments::blockers(tid, &members)?;
                     self.blockers.extend(found);
                     self.blockers
