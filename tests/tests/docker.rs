@@ -77,6 +77,71 @@ fn files_of_root_tmpfs_and_volume_come_along() {
 }
 
 #[test]
+fn what_was_said_to_docker_run_is_said_again_through_three_generations() {
+    let docker = Docker::new("alder");
+    docker
+        .sh("docker network create --subnet 10.9.0.0/24 net && docker volume create vol")
+        .ok();
+    let host = docker.path("shown");
+    std::fs::create_dir(&host).expect("make a directory");
+    for said in [
+        "-t".to_owned(),
+        "-i".into(),
+        format!("-v vol:/data --volume inner:/inner:ro -v {}:/host:ro", host.display()),
+        "--network net --ip 10.9.0.77 --hostname h --domainname d.org --add-host x:192.0.2.9 --dns 192.0.2.8 --dns-search a.b \
+         --dns-option ndots:2 --mac-address 02:00:00:00:00:33"
+            .into(),
+        "--network host --ipc shareable --cgroupns host --read-only --tmpfs /tmp:size=1m,mode=700".into(),
+        "-m 100m --memory-swap 200m --memory-reservation 50m --cpus 1.5 --cpu-shares 300 --cpuset-cpus 0 --pids-limit 77 \
+         --oom-score-adj 200 --init"
+            .into(),
+        "--ulimit nofile=100:200 --sysctl net.core.somaxconn=99 --shm-size 8m --device /dev/zero:/dev/z".into(),
+        "--cap-drop all --cap-add NET_RAW --security-opt no-new-privileges --user 1000:33 --group-add 44".into(),
+        "--health-cmd true --health-interval 1s --expose 99 -p 127.0.0.1:7777:80 --log-driver local --log-opt max-size=1m \
+         --env X=y --workdir /tmp --stop-signal INT --stop-timeout 3 --restart on-failure:3"
+            .into(),
+    ] {
+        docker.run("g0", &format!("{said} {COUNT}"));
+        docker.says("g0", "3");
+        let shown = |name: &str| {
+            let show = format!("docker inspect {name}");
+            let all: serde_json::Value =
+                serde_json::from_str(&docker.sh(&show).ok()).expect("what docker shows");
+            let mut host = all[0]["HostConfig"].clone();
+            let mut own = all[0]["Config"].clone();
+            // Whether somebody was attached as it was made; and its name for itself is its id unless one was given.
+            for told in ["AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce", "Hostname"] {
+                own[told] = serde_json::Value::Null;
+            }
+            host["ContainerIDFile"] = serde_json::Value::Null;
+            if let Some(binds) = host["Binds"].as_array_mut() {
+                binds.sort_by_key(|bind| bind.to_string());
+            }
+            (host, own)
+        };
+        let (before, mut counted) = (shown("g0"), last(docker.logs("g0").trim()));
+        for (from, to) in [("g0", "g1"), ("g1", "g2"), ("g2", "g3")] {
+            let image = docker.path(to);
+            docker
+                .sh(&format!(
+                    "checkpoint docker:{from} > {at} && docker rm -f {from} && restore --volumes keep -n {to} < {at}",
+                    at = image.display()
+                ))
+                .ok();
+            assert_eq!(shown(to), before, "{said}: {to}");
+            let now = until("it to go on", LONG, || {
+                let log = docker.logs(to);
+                let number = log.lines().last()?.trim().parse::<u64>().ok()?;
+                (number > counted).then_some(number)
+            });
+            assert!(now < counted + 200, "{said}: from {counted} to {now}");
+            counted = now;
+        }
+        docker.sh("docker rm -f g3").ok();
+    }
+}
+
+#[test]
 fn replicas_answer_at_addresses_of_their_own() {
     let docker = Docker::new("alder");
     docker

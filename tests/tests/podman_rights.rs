@@ -57,12 +57,46 @@ fn rights_are_what_they_were() {
         "--read-only",
         "--security-opt seccomp=unconfined",
         "--ulimit nofile=200:300 --ulimit nproc=500:600 --oom-score-adj 300",
+        "--uidmap 0:100000:65536",
+        "--uidmap 0:100000:65536 --gidmap 0:200000:65536 --user 1000:33 --cap-drop all",
     ] {
         is_kept(
             &host,
             &format!("{rights} -v {}:/family:ro base /family", family.display()),
         );
     }
+}
+
+#[test]
+fn with_crun_for_its_runtime_it_is_the_same() {
+    let host = Podman::new("alder");
+    // crun refuses a host that has both versions of control groups.
+    host.sh(
+        "! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified; \
+         sed -i 's/runtime = .*/runtime = \"crun\"/' /etc/containers/containers.conf",
+    )
+    .ok();
+    let family = program(&host, "family", FAMILY);
+    for rights in [
+        "",
+        "--user 1000 --cap-drop all --security-opt no-new-privileges",
+        "--privileged",
+        "--read-only",
+    ] {
+        // With users of its own podman's `rm` is often too quick for crun, also where none of these tools was there.
+        let family = format!("-v {}:/family:ro", family.display());
+        is_kept(&host, &format!("{rights} {family} base /family"));
+    }
+    let count = host.run("count", "base");
+    assert_eq!(count.inspect("{{.OCIRuntime}}"), "crun");
+    assert_eq!(count.answer(), "0");
+    let before = host.traces();
+    let again = host.restored("-n again", &count.taken("--leave-running"));
+    assert_eq!((again.answer(), count.answer()), ("1".into(), "1".into()));
+    host.sh("podman restart -t 0 again").ok();
+    assert_eq!(again.answer(), "0");
+    host.sh("podman rm -f -t 0 again").ok();
+    host.assert_none_left(&before);
 }
 
 #[test]

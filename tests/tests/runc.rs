@@ -90,6 +90,60 @@ fn a_container_of_runcs_moves_and_is_runcs_afterwards() {
 }
 
 #[test]
+fn a_container_of_cruns_moves_three_times_by_way_of_no_engine_and_of_runc() {
+    let (host, bundle) = host("alder");
+    // crun refuses a host that has both versions of control groups.
+    host.sh("! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified")
+        .ok();
+    // They make directories of their own when they are first asked.
+    host.sh("crun list; runc list").ok();
+    let before = Traces::of(&host);
+    let bundle = bundle.display();
+    host.sh(&format!(
+        "crun run -d --bundle {bundle} one </dev/null >/dev/null 2>&1"
+    ))
+    .ok();
+    let count = |ask: &str| {
+        until(&format!("`{ask}` to give a number"), LONG, || {
+            host.sh(ask).stdout.trim().parse::<u64>().ok()
+        })
+    };
+    let native = r#"cat /proc/$(python3 -c 'import json; print(json.load(open("/run/ferry/three.json"))["pid"])')/root/run/count"#;
+    let mut counted = count("crun exec one cat /run/count");
+    for (line, ask) in [
+        (
+            "checkpoint crun:one | restore -n two".to_owned(),
+            "crun exec two cat /run/count",
+        ),
+        (
+            format!(
+                "checkpoint crun:two | restore --engine native --rootfs {bundle}/rootfs -n three"
+            ),
+            native,
+        ),
+        (
+            format!("checkpoint native:three | restore --engine runc --bundle {bundle} -n four"),
+            "runc exec four cat /run/count",
+        ),
+        (
+            format!("checkpoint runc:four | restore --engine crun --bundle {bundle} -n five"),
+            "crun exec five cat /run/count",
+        ),
+    ] {
+        host.sh(&line).ok();
+        let now = count(ask);
+        assert!(now >= counted, "{line}: from {counted} to {now}");
+        until("it to go on", LONG, || (count(ask) > now).then_some(()));
+        counted = count(ask);
+    }
+    let state = host.sh("crun state five").ok();
+    assert!(state.contains("\"running\""), "{state}");
+    host.sh("crun delete -f five").ok();
+    assert_eq!(host.sh("crun list -q; runc list -q").ok(), "");
+    before.assert_none_left(&host);
+}
+
+#[test]
 fn the_engine_and_the_bundle_are_remembered() {
     let (host, bundle) = host("alder");
     start(&host, "one", &bundle);

@@ -486,7 +486,9 @@ fn modes(inspect: &Value, source: Engine) -> Result<Vec<(&'static str, String)>>
         }
         // Podman shows a cgroup namespace also where nothing was said.
         let unsaid = flag == "cgroupns" && source == Engine::Podman;
-        if !unsaid && !matches!(mode, "" | "private" | "shareable") {
+        // Podman's usual one, and docker's only where it was said.
+        let usual = mode == "shareable" && source == Engine::Podman;
+        if !unsaid && !usual && !matches!(mode, "" | "private") {
             modes.push((flag, mode.to_string()));
         }
     }
