@@ -35,6 +35,8 @@ pub struct Stat {
     pub size: u64,
     /// Last change of contents, seconds since 1970.
     pub mtime: i64,
+    /// Nanoseconds of the same.
+    pub mtime_ns: u32,
     /// Device number of a device node: major and minor.
     pub node: (u32, u32),
 }
@@ -60,6 +62,7 @@ impl Stat {
             gid: stat.st_gid,
             size: stat.st_size.max(0) as u64,
             mtime: stat.st_mtime,
+            mtime_ns: stat.st_mtime_nsec as u32,
             node: (libc::major(stat.st_rdev), libc::minor(stat.st_rdev)),
         }
     }
@@ -263,6 +266,13 @@ pub fn chown(fd: BorrowedFd, uid: u32, gid: u32) -> Result<()> {
 pub fn chmod(fd: BorrowedFd, mode: u32) -> Result<()> {
     nix::sys::stat::fchmod(fd, nix::sys::stat::Mode::from_bits_truncate(mode))
         .named(|| format!("chmod to {mode:o}"))
+}
+
+/// Sets when the contents were changed last.
+pub fn set_mtime(fd: BorrowedFd, seconds: i64, nanoseconds: u32) -> Result<()> {
+    use nix::sys::{stat::futimens, time::TimeSpec};
+    let changed = TimeSpec::new(seconds, nanoseconds.into());
+    futimens(fd, &TimeSpec::UTIME_OMIT, &changed).named(|| "set the time of the last change".into())
 }
 
 /// What poll(2) says without waiting.

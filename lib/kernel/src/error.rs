@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-pub use libc::{EBADF, EEXIST, EINVAL, ENOENT, EPERM, ESRCH};
+pub use libc::{EBADF, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM, ESRCH};
 
 /// The result of everything in this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 mod clear;
 mod dress;
+pub(crate) use dress::LABEL;
 pub mod overlay;
 mod places;
 mod pour;

@@ -1,9 +1,11 @@
 //! Regular files whose name is gone: they live as long as somebody has them open or mapped, and travel whole.
 
 use super::contents::Contents;
+use crate::bytes::Bytes;
 use crate::ids::{MountId, SharedId};
 use crate::path::Name;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One such file (an inode).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +28,11 @@ pub struct Deleted {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// When it was changed last: seconds since 1970, and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Extended attributes, access lists and capabilities among them (xattr(7)).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub xattrs: BTreeMap<Name, Bytes>,
     /// Made by `O_TMPFILE`: it never had a name, and may be given one (open(2)).
     pub nameless: bool,
     /// What is in it.

@@ -4,12 +4,17 @@ use super::borrowed::Borrowed;
 use super::collect::Collector;
 use super::surroundings::Surroundings;
 use super::{contents, spare_name};
+use crate::rootfs::LABEL;
 use crate::{Error, Result};
+use image::bytes::Bytes;
 use image::files::deleted::{Deleted, Open};
+use image::path::Name;
 use kernel::descriptor::{self, O_RDWR, O_TMPFILE_BIT};
-use kernel::error::EEXIST;
+use kernel::error::{EEXIST, EOPNOTSUPP};
 use kernel::open::Root;
-use std::os::fd::{AsFd, OwnedFd};
+use kernel::xattr;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Takes an open file description of one, and the file itself when it is first met.
@@ -28,12 +33,36 @@ pub(crate) fn dump(file: &Borrowed, collector: &mut Collector) -> Result<Open> {
             mode: file.stat.permissions(),
             uid: file.stat.uid,
             gid: file.stat.gid,
+            mtime: (file.stat.mtime, file.stat.mtime_ns),
+            xattrs: xattrs(file.fd.as_fd())?,
             nameless: file.flags() & O_TMPFILE_BIT != 0,
             contents: contents::dump(file.fd.as_fd(), file.stat.size, collector)?,
         };
         collector.record.deleted.push(record);
     }
     Ok(Open { inode: id })
+}
+
+fn xattrs(fd: BorrowedFd) -> Result<BTreeMap<Name, Bytes>> {
+    let all = xattr::all(fd)?
+        .into_iter()
+        .filter(|(name, _)| name != LABEL);
+    Ok(all
+        .map(|(name, value)| (Name::from(Path::new(&name)), Bytes(value)))
+        .collect())
+}
+
+/// Once nobody writes to it any more, which would take its capabilities away and change its times.
+pub(crate) fn resume(record: &Deleted, file: BorrowedFd) -> Result<()> {
+    for (name, value) in &record.xattrs {
+        match xattr::set(file, name.as_path().as_os_str(), &value.0) {
+            // A system attribute that this host's file system knows nothing of.
+            Err(e) if e.raw() == Some(EOPNOTSUPP) => (),
+            set => set?,
+        }
+    }
+    let (seconds, nanoseconds) = record.mtime;
+    Ok(descriptor::set_mtime(file, seconds, nanoseconds)?)
 }
 
 /// Makes the file, readable and writable; its bulk contents come later. `root` is that of a file system of its own where it

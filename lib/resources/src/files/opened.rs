@@ -476,6 +476,11 @@ impl Opened {
         if let Some(id) = self.fills.keys().next() {
             return Err(Error::Refused(format!("data/{} is missing", id.0)));
         }
+        for deleted in &self.record.deleted {
+            if let Some(file) = target.objects.get(&deleted.id) {
+                deleted::resume(deleted, file.as_fd())?;
+            }
+        }
         for memfd in &self.record.memfds {
             memfd::resume(memfd, target)?;
         }

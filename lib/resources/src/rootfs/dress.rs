@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 
 /// The label that a security module gives every file, by the rules of its own host.
-const LABEL: &str = "security.selinux";
+pub(crate) const LABEL: &str = "security.selinux";
 
 /// Dresses a file just made and still open to be written, as far as it does not look right of itself. In this order: a
 /// change of owner clears set-id bits and file capabilities (chown(2)).

@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use nix::fcntl::OFlag;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::process::ExitCode;
 use subject::Stage;
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
     file.write_all_at(b"far", FAR).expect("write far off");
     let second = File::open(&path).expect("open again");
     std::fs::remove_file(&path).expect("unlink");
+    let mark = OsStr::new("user.mark");
+    kernel::xattr::set(file.as_fd(), mark, b"kept").expect("an extended attribute");
+    kernel::descriptor::set_mtime(file.as_fd(), 1000, 7).expect("the time of its change");
     file.seek(SeekFrom::Start(8192)).expect("seek");
     let mode = file.metadata().expect("stat").mode();
 
@@ -55,6 +59,11 @@ fn main() -> ExitCode {
     let metadata = file.metadata().expect("stat");
     stage.same("the mode", mode, metadata.mode());
     stage.same("the size", FAR + 3, metadata.len());
+    let changed = (metadata.mtime(), metadata.mtime_nsec());
+    stage.same("when it was changed", (1000, 7), changed);
+    let marks = kernel::xattr::all(file.as_fd()).expect("its attributes");
+    let kept = marks.get(mark).map(Vec::as_slice);
+    stage.same("its attribute", Some(&b"kept"[..]), kept);
     stage.same("the number of names", 0, metadata.nlink());
     stage.holds("the holes", metadata.blocks() * 512 < 2 << 20);
     stage.same(
