@@ -4,10 +4,11 @@ mod crossing;
 
 use crossing::{Host, cross, take};
 use kernel::socket::{self, IPPROTO_UDP, SOL_SOCKET, address};
+use nix::sys::socket::MsgFlags;
 use resources::Error;
 use std::io::Read;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 const SO_RCVBUF_FORCE: i32 = 33;
@@ -123,13 +124,47 @@ fn multicast_groups_are_joined_again() {
 
 #[test]
 fn a_datagram_half_written_is_a_blocker() {
+    const MSG_MORE: i32 = 0x8000;
     let here = Host::start();
+    let (corked, begun, raw) = here.inside(|| {
+        let connected = || {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.connect("127.0.0.1:9").unwrap();
+            socket
+        };
+        let raw = socket::create(socket::AF_INET, socket::SOCK_RAW, 253).unwrap();
+        let to = socket::address::internet(&"127.0.0.1:0".parse().unwrap());
+        socket::connect(raw.as_fd(), &to).unwrap();
+        (connected(), connected(), raw)
+    });
+    socket::set_number(corked.as_fd(), IPPROTO_UDP, 1, 1).unwrap();
+    corked.send(b"one").unwrap();
+    for socket in [begun.as_raw_fd(), raw.as_raw_fd()] {
+        let more = MsgFlags::from_bits_retain(MSG_MORE);
+        nix::sys::socket::send(socket, b"two", more).unwrap();
+    }
+    for fd in [corked.into(), begun.into(), raw] {
+        let Err(Error::Blocked(blockers)) = take(&here, &[fd]) else {
+            panic!("it was taken");
+        };
+        assert!(blockers[0].what.contains("half written"), "{blockers:?}");
+    }
+}
+
+#[test]
+fn a_socket_that_holds_back_what_is_written_does_so_again() {
+    let (here, there) = (Host::start(), Host::start());
     let socket = here.inside(|| UdpSocket::bind("127.0.0.1:0").unwrap());
+    socket.connect(socket.local_addr().unwrap()).unwrap();
     socket::set_number(socket.as_fd(), IPPROTO_UDP, 1, 1).unwrap();
-    assert!(matches!(
-        take(&here, &[socket.into()]),
-        Err(Error::Blocked(_))
-    ));
+    let made = UdpSocket::from(cross(&here, &there, vec![socket.into()]).remove(0));
+    made.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    made.send(b"in two ").unwrap();
+    made.send(b"parts").unwrap();
+    socket::set_number(made.as_fd(), IPPROTO_UDP, 1, 0).unwrap();
+    let mut text = [0; 20];
+    let len = made.recv(&mut text).unwrap();
+    assert_eq!(&text[..len], b"in two parts");
 }
 
 #[test]

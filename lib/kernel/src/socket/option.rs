@@ -201,6 +201,7 @@ pub const KNOWN: &[Known] = &[
     known("TCP_RTO_MIN_US", libc::IPPROTO_TCP, 45, Number, Early),
     known("TCP_DELACK_MAX_US", libc::IPPROTO_TCP, 46, Number, Early),
     known("TCP_CORK", libc::IPPROTO_TCP, 3, Number, Late),
+    known("UDP_CORK", libc::IPPROTO_UDP, 1, Number, Late),
     known("UDP_ENCAP", libc::IPPROTO_UDP, 100, Number, Early),
     known("UDP_NO_CHECK6_TX", libc::IPPROTO_UDP, 101, Number, Early),
     known("UDP_NO_CHECK6_RX", libc::IPPROTO_UDP, 102, Number, Early),

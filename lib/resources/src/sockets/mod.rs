@@ -104,6 +104,7 @@ pub fn dump(
             socket::IPPROTO_ICMP | socket::IPPROTO_ICMPV6,
         )
         | (socket::AF_INET | socket::AF_INET6, socket::SOCK_RAW, _) => {
+            udp::judge(fd, holder)?;
             Socket::Raw(raw::dump(fd, kind, diag)?)
         }
         (socket::AF_NETLINK, ..) => Socket::Netlink(netlink::dump(fd, kind, holder, diag)?),
@@ -184,7 +185,7 @@ fn blocker(fd: BorrowedFd, holder: Holder, diag: &mut Diag) -> Result<Vec<Blocke
             socket::IPPROTO_TCP | socket::IPPROTO_MPTCP,
         ) => tcp::judge(fd, holder, diag),
         (socket::AF_INET | socket::AF_INET6, socket::SOCK_DGRAM | socket::SOCK_RAW, _) => {
-            udp::judge(fd, kind, holder)
+            udp::judge(fd, holder)
         }
         (socket::AF_NETLINK, ..) => Ok(()),
         (socket::AF_PACKET, ..) => packet::judge(fd, holder, diag),

@@ -11,8 +11,11 @@ use image::sockets::{Address, Version};
 use kernel::socket::{self, SO_PEEK_OFF, SOL_SOCKET, segment};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-const UDP_CORK: i32 = 1;
+/// How long the same memory is held by nothing that is on its way, and how long we look at one that goes on sending.
+const STILL: Duration = Duration::from_millis(50);
+const BUSY: Duration = Duration::from_secs(1);
 /// The largest datagram there is.
 pub(super) const ROOM: usize = 1 << 16;
 const MCAST_JOIN_GROUP: i32 = 42;
@@ -22,22 +25,40 @@ const FILTER: usize = 144;
 const STORAGE: usize = 128;
 const SOURCES: usize = 64;
 
-/// Refuses what cannot be taken.
-pub fn judge(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder) -> Result<()> {
-    if kind.2 == socket::IPPROTO_UDP
-        && socket::number(fd, socket::IPPROTO_UDP, UDP_CORK).unwrap_or(0) != 0
-    {
-        return Err(holder.blocked(
-            "a UDP socket with a datagram half written (UDP_CORK)",
+/// Refuses what cannot be taken: what was begun with `UDP_CORK` or `MSG_MORE` and not ended, also of raw and ping sockets.
+pub fn judge(fd: BorrowedFd, holder: Holder) -> Result<()> {
+    match half_written(fd) {
+        true => Err(holder.blocked(
+            "a socket with a datagram half written (UDP_CORK, MSG_MORE)",
             TRY_AGAIN,
-        ));
+        )),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether something is held back: no call says that, but the memory of what is written and not gone stays the same,
+/// whereas what is on its way goes.
+fn half_written(fd: BorrowedFd) -> bool {
+    // An error: a ping socket does not tell.
+    let written = || socket::unacknowledged(fd).unwrap_or(0);
+    let begun = Instant::now();
+    let (mut before, mut since) = (written(), begun);
+    while before != 0 && begun.elapsed() < BUSY {
+        if since.elapsed() > STILL {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        let now = written();
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+    }
+    false
 }
 
 /// Takes a UDP socket.
 pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Diag) -> Result<Udp> {
-    judge(fd, kind, holder)?;
+    judge(fd, holder)?;
     let bound = local(fd)?;
     let events = socket::events(fd)?;
     let shutdown = match (
