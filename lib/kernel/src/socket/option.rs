@@ -144,7 +144,7 @@ pub const KNOWN: &[Known] = &[
     known("IPV6_2292DSTOPTS", libc::IPPROTO_IPV6, 4, Number, Early),
     known("IPV6_2292RTHDR", libc::IPPROTO_IPV6, 5, Number, Early),
     known("IPV6_2292HOPLIMIT", libc::IPPROTO_IPV6, 8, Number, Early),
-    known("IPV6_CHECKSUM", libc::IPPROTO_IPV6, 7, Number, Early),
+    known("IPV6_CHECKSUM", 255, 7, Number, Early),
     known("IPV6_FLOWINFO", libc::IPPROTO_IPV6, 11, Number, Early),
     known("IPV6_UNICAST_HOPS", libc::IPPROTO_IPV6, 16, Number, Early),
     known("IPV6_MULTICAST_IF", libc::IPPROTO_IPV6, 17, Interface, Early),
