@@ -241,7 +241,8 @@ fn network(vessel: &mut dyn vessel::Vessel, container: &Container) -> resources:
     }
 }
 
-fn uplinks(vessel: &dyn vessel::Vessel, container: &Container) -> Uplinks {
+/// Whether the links that lead outside have the addresses they had.
+pub fn uplinks(vessel: &dyn vessel::Vessel, container: &Container) -> Uplinks {
     let here = vessel.addresses();
     let kept = |address: &IpAddr| address.is_ipv6() || here.contains(address);
     match container.addresses.iter().all(kept) {

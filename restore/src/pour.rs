@@ -11,6 +11,7 @@ use image::ipc::sysv::SystemV;
 use image::memory::Family;
 use image::memory::shared::Objects;
 use image::namespaces::mount::Origin;
+use image::namespaces::network::Network;
 use image::process::Process;
 use image::record::{FROZEN, Frozen, GROUPS, QUEUES, SYSV};
 use image::rootfs::Tree as FileTree;
@@ -19,8 +20,10 @@ use image::{Entry, Kind, Space};
 use kernel::remote::Stub;
 use resources::files::{Opened, Stdio, Terminals, external};
 use resources::memory::pages::{self, Filler};
+use resources::namespaces::is_own;
 use resources::namespaces::mount::{self, Covered};
 use resources::namespaces::nested::{self, Inners};
+use resources::namespaces::network::Uplinks;
 use resources::rootfs::{Content, Policy};
 use resources::tree::Growth;
 use resources::vessel::{Console, Vessel};
@@ -59,6 +62,8 @@ pub struct Pour {
     pub words: Vec<String>,
     /// When it was frozen, where that was after the header was written.
     pub frozen: Option<Frozen>,
+    /// Its network, where it has one of its own again.
+    network: Option<(Network, Uplinks)>,
     spaces: HashMap<SpaceId, Pid>,
     filler: Option<Filler>,
     trees: Option<rootfs::Pour>,
@@ -101,6 +106,11 @@ impl Pour {
         };
         let policy = policy(vessel.policy(), container, options);
         let layers = vessel.layers().map(Path::to_path_buf);
+        let network = match is_own(vessel_pid, kernel::namespaces::Kind::Network)? {
+            true => container.namespaces.network.own(),
+            false => None,
+        };
+        let network = network.map(|own| (own.clone(), crate::order::uplinks(&*vessel, container)));
         let target = Target {
             processes: BTreeMap::new(),
             files: HashMap::new(),
@@ -129,6 +139,7 @@ impl Pour {
             groups: Groups::default(),
             words: Vec::new(),
             frozen: None,
+            network,
             spaces: HashMap::new(),
             filler: None,
             trees: Some(match &layers {
@@ -351,7 +362,10 @@ impl Pour {
         self.numbers = grown.numbers;
         self.target.processes = grown.processes;
         self.words = cgroups::groups::restore(&self.groups, &self.target)?;
-        let made = nested::make(tree, &mut self.target, &mut self.init, &mut self.numbers)?;
+        let own = self.network.as_ref();
+        let own = own.map(|(network, uplinks)| (network, *uplinks));
+        let (init, numbers) = (&mut self.init, &mut self.numbers);
+        let made = nested::make(tree, &mut self.target, init, numbers, own)?;
         self.words.extend(made);
         let inner = nested::trees(&tree.nested, &|id| self.target.inners.pid(id));
         self.trees = Some(rootfs::Pour::inner(&inner)?);

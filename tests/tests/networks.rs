@@ -311,3 +311,107 @@ fn a_tunnel_in_the_hosts_own_network_is_refused_by_name() {
     );
     program.runs_free();
 }
+
+/// Two networks inside the container, and what ties them to its own and to each other.
+const TIED: &str = "
+    unshare -n sleep 1000 & a=$!; unshare -n sleep 1000 & b=$!
+    while [ $(readlink /proc/$a/ns/net) = $(readlink /proc/self/ns/net) ]; do sleep 0.01; done
+    while [ $(readlink /proc/$b/ns/net) = $(readlink /proc/self/ns/net) ]; do sleep 0.01; done
+    for net in $a $b; do nsenter -n -t $net ip link set lo up; done
+    ip link add b0 address 02:00:00:00:00:01 type bridge
+    ip link add name own index 71 address 02:00:00:00:00:02 type veth peer name way index 72 address 02:00:00:00:00:03 netns $a
+    ip link set own master b0; ip link set own mtu 1400; ip link set own alias 'to the first'; ip link set own up
+    ip addr add 10.1.0.1/24 dev b0; ip link set b0 up
+    ip link add spare address 02:00:00:00:00:12 type veth peer name down address 02:00:00:00:00:13 netns $b
+    nsenter -n -t $a sh -ec \"
+        ip addr add 10.1.0.2/24 dev way; ip link set way up; ip route add default via 10.1.0.1
+        ip addr add 2001:db8::2/64 dev way nodad
+        ip link add name ab address 02:00:00:00:00:04 type veth peer name ba address 02:00:00:00:00:05 netns $b
+        ip link set ab txqueuelen 77; ip addr add 10.2.0.1/24 dev ab; ip link set ab up
+        ip neigh add 10.2.0.9 lladdr 02:00:00:00:00:09 dev ab nud permanent
+        nft add table ip kept
+        ip link add link ab name m0 address 02:00:00:00:00:06 netns $b type macvlan mode bridge\"
+    nsenter -n -t $b sh -ec \"
+        ip addr add 10.2.0.2/24 dev ba; ip link set ba up; ip link set m0 up; ip addr add 10.2.0.3/24 dev m0
+        ip nexthop add id 5 via 10.2.0.1 dev ba; ip route add 10.1.0.0/24 nhid 5\"
+    ip route add 10.2.0.0/24 via 10.1.0.2
+    echo built; wait";
+
+#[test]
+fn networks_inside_are_tied_to_each_other_and_to_the_containers_through_three_generations() {
+    let host = Host::new("alder");
+    let traces = Traces::of(&host);
+    let script = host.path("tied.sh");
+    std::fs::write(&script, TIED).expect("write a script");
+    let mut program = Program::alone(&host, "tied", &format!("bash -e {}", script.display()));
+    program.says("built");
+    let shown = |program: &Program| {
+        let mut all = vec![program.network(SHOWN).ok()];
+        for pid in program.tree().into_iter().filter(|pid| *pid != program.pid) {
+            all.push(
+                program
+                    .network(&format!(
+                        "nsenter -n -t {pid} sh -c \"{}\"",
+                        SHOWN.replace('$', "\\$")
+                    ))
+                    .ok(),
+            );
+        }
+        all
+    };
+    let before = shown(&program);
+    assert_eq!(before.len(), 3, "{before:?}");
+    for way in [Way::Bare, Way::Pipe, Way::Directory] {
+        program = Way::carry(way, &program, &host, "").0;
+        // The kernel looks after carriers a second later at times.
+        let mut after = shown(&program);
+        for _ in 0..20 {
+            if after == before {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            after = shown(&program);
+        }
+        assert_eq!(before.len(), after.len());
+        for (before, after) in before.iter().zip(&after) {
+            for (a, b) in before.lines().zip(after.lines()) {
+                assert_eq!(a, b);
+            }
+            assert_eq!(before.lines().count(), after.lines().count());
+        }
+        let pids = program.tree();
+        // Nobody listens there, and says so.
+        let reaches = |pid: i32, to: &str| {
+            let asked = format!("nsenter -n -t {pid} curl -s -m 9 http://{to}:9/");
+            assert_eq!(program.network(&asked).code, 7, "{to}");
+        };
+        reaches(pids[1], "10.1.0.1");
+        reaches(pids[2], "10.2.0.1");
+        reaches(pids[2], "10.1.0.2");
+    }
+    host.kill(program.pid);
+    program.ends();
+    traces.assert_none_left(&host);
+}
+
+#[test]
+fn a_link_from_a_network_inside_to_the_host_is_named() {
+    let host = Host::new("alder");
+    let program = Program::alone(&host, "led", "bash -c 'unshare -n sleep 1000 & wait'");
+    let inside = until("a network inside", LONG, || {
+        let pid = *program.tree().get(1)?;
+        let of = |pid: i32| std::fs::read_link(host.proc().join(format!("{pid}/ns/net"))).ok();
+        (of(pid)? != of(program.pid)?).then_some(pid)
+    });
+    host.sh(&format!(
+        "ip link add out type veth peer name in netns {inside}"
+    ))
+    .ok();
+    let outcome = host
+        .sh(&format!("checkpoint pid:{} > /dev/null", program.pid))
+        .fails_with(4);
+    let words =
+        "network link in: a link of a network namespace inside the container that leads out of it";
+    assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
+    program.runs_free();
+}

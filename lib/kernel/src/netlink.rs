@@ -84,6 +84,20 @@ impl Netlink {
         }
     }
 
+    /// The one message that answers a question.
+    pub fn ask(&mut self, what: &str, kind: u16, body: &[u8]) -> Result<Message> {
+        let sequence = self.send(what, kind, 0, body)?;
+        loop {
+            for (header, message) in self.receive(what)? {
+                match message.kind {
+                    _ if header.sequence != sequence => {}
+                    ERROR => verdict(what, &message.body)?,
+                    _ => return Ok(message),
+                }
+            }
+        }
+    }
+
     /// Messages that belong together (`struct nfgenmsg` batches), as they are. The first error, or nothing once the message
     /// numbered `last` is acknowledged.
     pub fn batch(&mut self, what: &str, bytes: &[u8], last: u32) -> Result<()> {

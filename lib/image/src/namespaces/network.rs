@@ -1,6 +1,7 @@
 //! Links, addresses, routes and packet filters (network_namespaces(7)), from rtnetlink(7), nf_tables and ctnetlink.
 
 use crate::bytes::Bytes;
+use crate::ids::NsId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -126,6 +127,15 @@ pub enum LinkKind {
         /// The other end, by index.
         peer: u32,
     },
+    /// One end of a pair whose other end is in another network of the container: that of this id, or the container's own.
+    Across {
+        /// The other network; absent: the container's own.
+        network: Option<NsId>,
+        /// The other end, by its index there.
+        peer: u32,
+    },
+    /// Of the container's own network: it is tied to a link of a network inside the container, and made with that one.
+    Inward,
     /// It ends in a descriptor, or nobody holds its other end (`/dev/net/tun`).
     Tun,
     /// A bridge.
@@ -135,6 +145,13 @@ pub enum LinkKind {
     /// Another hardware address of a link that is here too.
     Macvlan {
         /// That link, by index.
+        lower: u32,
+    },
+    /// The same, and that link is in another network of the container.
+    MacvlanAcross {
+        /// The other network; absent: the container's own.
+        network: Option<NsId>,
+        /// That link, by its index there.
         lower: u32,
     },
 }

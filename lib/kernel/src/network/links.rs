@@ -5,11 +5,13 @@ use crate::netlink::{
     text, word,
 };
 use crate::{Error, Result};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 const NEWLINK: u16 = 16;
 const GETLINK: u16 = 18;
 const NEWQDISC: u16 = 36;
 const GETQDISC: u16 = 38;
+const GETNSID: u16 = 90;
 /// `struct ifinfomsg`.
 const HEADER: usize = 16;
 
@@ -22,6 +24,7 @@ const QUEUE_LENGTH: u16 = 13;
 const LINKINFO: u16 = 18;
 const ALIAS: u16 = 20;
 const GROUP: u16 = 27;
+const NET_NS_FD: u16 = 28;
 const LINK_NETNSID: u16 = 37;
 const XDP: u16 = 43;
 const INFO_KIND: u16 = 1;
@@ -29,6 +32,9 @@ const INFO_DATA: u16 = 2;
 const INFO_SLAVE_DATA: u16 = 5;
 const VETH_PEER: u16 = 1;
 const XDP_ATTACHED: u16 = 2;
+/// `NETNSA_NSID`, `NETNSA_FD`.
+const NSID: u16 = 1;
+const OF_FD: u16 = 3;
 
 /// `IFF_UP`, `IFF_LOOPBACK`.
 pub const UP: u32 = 1;
@@ -61,8 +67,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// The link below, or the other end of a pair, by index.
     pub lower: Option<u32>,
-    /// That one is in another network namespace.
-    pub lower_elsewhere: bool,
+    /// The network namespace that one is in, where it is another, by the number it has here ([`number`]).
+    pub lower_network: Option<u32>,
     /// What is particular to its kind (`IFLA_INFO_DATA`).
     pub settings: Vec<u8>,
     /// What is particular to it as a port (`IFLA_INFO_SLAVE_DATA`).
@@ -106,7 +112,7 @@ fn parse(body: &[u8]) -> Result<Link> {
             QUEUE_LENGTH => link.queue_length = a.number(),
             GROUP => link.group = a.number(),
             ALIAS => link.alias = Some(a.text()),
-            LINK_NETNSID => link.lower_elsewhere = true,
+            LINK_NETNSID => link.lower_network = Some(a.number()),
             XDP => {
                 let attached = find(&a.inner(), XDP_ATTACHED);
                 link.program = attached.is_some_and(|a| a.value.first().is_some_and(|n| *n != 0));
@@ -118,7 +124,7 @@ fn parse(body: &[u8]) -> Result<Link> {
     // A link without one below says itself.
     link.lower = link
         .lower
-        .filter(|index| *index != link.index || link.lower_elsewhere);
+        .filter(|index| *index != link.index || link.lower_network.is_some());
     Ok(link)
 }
 
@@ -141,8 +147,9 @@ fn header(index: u32, flags: u32, change: u32) -> Vec<u8> {
     bytes
 }
 
-/// What any new link is told, one end of a pair included. Its index is asked for.
-fn begin(link: &Link) -> Vec<u8> {
+/// What any new link is told, one end of a pair included. Its index is asked for; `network`: where it will be, where that is
+/// not the namespace that the socket was opened in.
+fn begin(link: &Link, network: Option<BorrowedFd>) -> Vec<u8> {
     let mut body = header(link.index, 0, 0);
     body.extend(text(NAME, &link.name));
     body.extend(attribute(MTU, &link.mtu.to_ne_bytes()));
@@ -150,12 +157,25 @@ fn begin(link: &Link) -> Vec<u8> {
         body.extend(attribute(ADDRESS, &link.mac));
     }
     body.extend(attribute(QUEUE_LENGTH, &link.queue_length.to_ne_bytes()));
+    if let Some(network) = network {
+        body.extend(attribute(NET_NS_FD, &network.as_raw_fd().to_ne_bytes()));
+    }
     body
 }
 
 /// Makes a link, switched off, with this one below where there is one.
 pub fn make(netlink: &mut Netlink, link: &Link, lower: Option<u32>) -> Result<()> {
-    let mut body = begin(link);
+    make_in(netlink, link, lower, None)
+}
+
+/// The same in another network namespace; what is below is in this one.
+pub fn make_in(
+    netlink: &mut Netlink,
+    link: &Link,
+    lower: Option<u32>,
+    network: Option<BorrowedFd>,
+) -> Result<()> {
+    let mut body = begin(link, network);
     if let Some(index) = lower {
         body.extend(attribute(LINK, &index.to_ne_bytes()));
     }
@@ -167,10 +187,15 @@ pub fn make(netlink: &mut Netlink, link: &Link, lower: Option<u32>) -> Result<()
     new(netlink, link, &body)
 }
 
-/// Makes a pair of links in this namespace, both switched off.
-pub fn make_pair(netlink: &mut Netlink, one: &Link, two: &Link) -> Result<()> {
-    let mut body = begin(one);
-    let peer = attribute(VETH_PEER | 0x8000, &begin(two));
+/// Makes a pair of links, both switched off: one in this namespace, the other here too or in another network namespace.
+pub fn make_pair(
+    netlink: &mut Netlink,
+    one: &Link,
+    two: &Link,
+    network: Option<BorrowedFd>,
+) -> Result<()> {
+    let mut body = begin(one, None);
+    let peer = attribute(VETH_PEER | 0x8000, &begin(two, network));
     body.extend(nested(
         LINKINFO,
         &[text(INFO_KIND, "veth"), nested(INFO_DATA, &[peer])],
@@ -278,6 +303,17 @@ pub fn disciplines(netlink: &mut Netlink) -> Result<Vec<(u32, String)>> {
         .filter(|m| m.kind == NEWQDISC)
         .filter_map(|m| chosen(&m.body))
         .collect())
+}
+
+/// What links here call another network namespace ([`Link::lower_network`]); none: nothing here speaks of it.
+pub fn number(netlink: &mut Netlink, network: BorrowedFd) -> Result<Option<u32>> {
+    // struct rtgenmsg, padded.
+    let mut body = vec![0; 4];
+    body.extend(attribute(OF_FD, &network.as_raw_fd().to_ne_bytes()));
+    let answer = netlink.ask("number a network namespace", GETNSID, &body)?;
+    let all = attributes(answer.body.get(4..).unwrap_or_default());
+    let number = find(&all, NSID).map(|a| a.number());
+    Ok(number.filter(|number| *number as i32 >= 0))
 }
 
 /// Opens a socket to the tables of links and ways.

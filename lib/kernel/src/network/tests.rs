@@ -129,7 +129,7 @@ fn links_and_ways_are_told_again_as_they_were_listed() {
         let mut netlink = links::open()?;
         let find = |name: &str| found.iter().find(|l| l.name == name).cloned().unwrap();
         links::make(&mut netlink, &find("b0"), None)?;
-        links::make_pair(&mut netlink, &find("v1"), &find("v2"))?;
+        links::make_pair(&mut netlink, &find("v1"), &find("v2"), None)?;
         let lower = find("m0").lower;
         links::make(&mut netlink, &find("m0"), lower)?;
         let named: Vec<Link> = ["b0", "v1", "v2", "m0"].map(find).to_vec();

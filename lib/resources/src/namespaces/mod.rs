@@ -32,7 +32,9 @@ fn namespace<T>(root: Pid, kind: Kind, dump: impl FnOnce() -> Result<T>) -> Resu
 pub fn dump(root: Pid, mounts: image::namespaces::mount::Mounts) -> Result<Namespaces> {
     Ok(Namespaces {
         mount: namespace(root, Kind::Mount, || Ok(mounts))?,
-        network: namespace(root, Kind::Network, || network::dump(root))?,
+        network: namespace(root, Kind::Network, || {
+            network::dump(root, &network::inside(root)?)
+        })?,
         pid: namespace(root, Kind::Pid, || pid::dump(root))?,
         user: namespace(root, Kind::User, || user::own_of(root))?,
         ipc: namespace(root, Kind::Ipc, || ipc::dump(root))?,
@@ -56,7 +58,7 @@ pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
     }
     found.extend(crate::ipc::sysv::blockers(processes)?);
     if is_own(root, Kind::Network)? {
-        found.extend(network::blockers(root)?);
+        found.extend(network::blockers(root, &network::inside(root)?)?);
     }
     Ok(found)
 }

@@ -14,23 +14,25 @@ use kernel::rtnetlink::{self, Rtnetlink};
 use kernel::{Namespace, Pid, within};
 use std::net::IpAddr;
 
+mod across;
 mod give;
 mod sysctls;
 
+pub use across::{Others, There, inside, settle};
 pub use give::{Uplinks, loopback, restore, restore_under, resume};
 
 /// The beginning of the names of our own tables of nf_tables, which stay behind.
 const OURS: &str = "ferry-";
 
-/// Takes the network of the process's namespace.
-pub fn dump(root: Pid) -> Result<Network> {
-    let seen = look(root)?;
+/// Takes the network of the process's namespace, whose links may lead into these others of the container's.
+pub fn dump(root: Pid, others: &Others) -> Result<Network> {
+    let seen = look(root, others)?;
     let mtus = seen.links.iter().map(|l| (&l.name[..], l.mtu)).collect();
     let settings = within(root, &[Namespace::Net], || sysctls::changed(&mtus))??;
     let mut links: Vec<Link> = seen
         .links
         .iter()
-        .filter_map(|link| Some(record(link, kind(link)?, &seen.addresses)))
+        .filter_map(|link| Some(record(link, kind(link, &seen.others)?, &seen.addresses)))
         .collect();
     links.sort_by_key(|link| (link.kind != LinkKind::Loopback, link.index));
     let [addresses, next_hops, routes, rules, neighbours] = seen.tables;
@@ -100,6 +102,7 @@ const TABLES: [Table; 5] = [
 
 /// What there is, as it is seen.
 struct Seen {
+    others: across::Numbered,
     links: Vec<links::Link>,
     addresses: Vec<rtnetlink::Address>,
     /// In the order of [`TABLES`].
@@ -111,7 +114,7 @@ struct Seen {
     legacy: Vec<legacy::Table>,
 }
 
-fn look(root: Pid) -> Result<Seen> {
+fn look(root: Pid, others: &Others) -> Result<Seen> {
     let legacy = legacy::Names::of(root);
     let seen = within(root, &[Namespace::Net], || -> kernel::Result<Seen> {
         let mut netlink = links::open()?;
@@ -129,8 +132,10 @@ fn look(root: Pid) -> Result<Seen> {
                 body: Bytes(object.body),
             })
             .collect();
+        let links = links::list(&mut netlink)?;
         Ok(Seen {
-            links: links::list(&mut netlink)?,
+            others: others.numbered(&mut netlink)?,
+            links,
             addresses: Rtnetlink::open()?.addresses()?,
             tables,
             filter,
@@ -143,12 +148,17 @@ fn look(root: Pid) -> Result<Seen> {
     Ok(seen)
 }
 
-fn kind(link: &links::Link) -> Option<LinkKind> {
+fn kind(link: &links::Link, others: &across::Numbered) -> Option<LinkKind> {
+    let here = link.lower_network.is_none();
     match (link.kind.as_str(), link.lower) {
         _ if link.is_loopback() => Some(LinkKind::Loopback),
-        ("veth", Some(peer)) if !link.lower_elsewhere => Some(LinkKind::Pair { peer }),
+        ("veth", Some(peer)) if here => Some(LinkKind::Pair { peer }),
+        ("macvlan", Some(lower)) if here => Some(LinkKind::Macvlan { lower }),
+        ("veth" | "macvlan", Some(below)) if let Some(kind) = others.kind(link, below) => {
+            Some(kind)
+        }
+        ("macvlan", _) if others.has(link) => None,
         ("veth", _) => Some(LinkKind::Veth),
-        ("macvlan", Some(lower)) if !link.lower_elsewhere => Some(LinkKind::Macvlan { lower }),
         ("macvlan", _) => Some(LinkKind::Veth),
         ("tun", _) => Some(LinkKind::Tun),
         ("bridge", _) => Some(LinkKind::Bridge),
@@ -177,13 +187,19 @@ pub fn mac(text: &str) -> Option<[u8; 6]> {
 /// that lead outside.
 pub fn addresses(root: Pid) -> Result<Vec<IpAddr>> {
     let own = super::is_own(root, kernel::namespaces::Kind::Network)?;
-    let (links, listed) = within(root, &[Namespace::Net], || {
-        let links = links::list(&mut links::open()?)?;
-        Ok::<_, kernel::Error>((links, Rtnetlink::open()?.addresses()?))
+    let others = match own {
+        true => inside(root)?,
+        false => Others::default(),
+    };
+    let (links, numbered, listed) = within(root, &[Namespace::Net], || {
+        let mut netlink = links::open()?;
+        let links = links::list(&mut netlink)?;
+        let others = others.numbered(&mut netlink)?;
+        Ok::<_, kernel::Error>((links, others, Rtnetlink::open()?.addresses()?))
     })??;
     let leads_outside = |index: u32| {
         let link = links.iter().find(|l| l.index == index);
-        link.is_some_and(|l| kind(l) == Some(LinkKind::Veth))
+        link.is_some_and(|l| kind(l, &numbered) == Some(LinkKind::Veth))
     };
     Ok(listed
         .into_iter()
@@ -193,14 +209,14 @@ pub fn addresses(root: Pid) -> Result<Vec<IpAddr>> {
 }
 
 /// What of a network cannot be made again.
-pub fn blockers(root: Pid) -> Result<Vec<Blocker>> {
+pub fn blockers(root: Pid, others: &Others) -> Result<Vec<Blocker>> {
     let blocker = |place: String, what: String, remedy: &str| Blocker {
         pid: root,
         place,
         what,
         remedy: remedy.into(),
     };
-    let seen = match look(root) {
+    let seen = match look(root, others) {
         Err(Error::Kernel(kernel::Error::Unsupported { what })) => {
             return Ok(vec![blocker("network".into(), what, "remove it")]);
         }
@@ -211,7 +227,7 @@ pub fn blockers(root: Pid) -> Result<Vec<Blocker>> {
         let place = || format!("network link {}", link.name);
         // Devices that the kernel makes in every namespace of itself (net.core.fb_tunnels_only_for_init_net) are not the
         // container's doing; switched off they carry nothing.
-        if kind(link).is_none() && link.flags & UP != 0 {
+        if kind(link, &seen.others).is_none() && link.flags & UP != 0 {
             let what = match link.kind.as_str() {
                 "" => "a network device of the host's".into(),
                 kind => format!("a link of kind {kind}"),

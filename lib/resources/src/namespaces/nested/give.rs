@@ -1,12 +1,14 @@
 //! Namespaces made again by holders, and tasks brought into them.
 
 use super::kind;
+use crate::namespaces::network::{There, Uplinks};
 use crate::namespaces::{ipc, mount, network, time, user, uts};
 use crate::tree::{Born, Numbers, Patience, go, used};
 use crate::{Error, Result, Target};
 use image::ids::{NsId, Pid};
 use image::namespaces::mount::Origin;
 use image::namespaces::nested::{Children, Content, Inner, Nested, Task};
+use image::namespaces::network::Network;
 use image::namespaces::user::Range;
 use image::rootfs::Tree as FileTree;
 use image::tree::Tree;
@@ -41,16 +43,20 @@ struct Holder {
 }
 
 /// Makes the namespaces, by children of the container's first process: `init`, where that is ours, or the root of its
-/// tree; fills them, and brings the leaders of all processes into theirs.
+/// tree; fills them, and brings the leaders of all processes into theirs. `own`: the container's network, where it has one of
+/// its own.
 pub fn make(
     tree: &Tree,
     target: &mut Target,
     init: &mut Option<Stub>,
     numbers: &mut Numbers,
+    own: Option<(&Network, Uplinks)>,
 ) -> Result<Vec<String>> {
     let nested = &tree.nested;
     let mut remarks = Vec::new();
+    let own = own.map(|own| (None, target.root_pid, own));
     if nested.is_empty() {
+        network::settle(&own.map(there).into_iter().collect::<Vec<_>>())?;
         return Ok(remarks);
     }
     nested.check().map_err(Error::Refused)?;
@@ -135,6 +141,18 @@ pub fn make(
         }
         inners.holders.insert(inner.id, holder);
     }
+    let inner = nested.namespaces.iter().filter_map(|inner| {
+        let Content::Network { network } = &inner.content else {
+            return None;
+        };
+        Some((
+            Some(inner.id),
+            inners.pid(inner.id)?,
+            (network, Uplinks::Kept),
+        ))
+    });
+    let networks = own.into_iter().chain(inner).map(there);
+    network::settle(&networks.collect::<Vec<_>>())?;
     for task in &nested.tasks {
         let is_mount = |content: &Content| matches!(content, Content::Mount { .. });
         if let Some(inner) = nested.of(task.tid, is_mount) {
@@ -149,6 +167,17 @@ pub fn make(
     inners.pids = inhabitants(nested, target);
     target.inners = inners;
     Ok(remarks)
+}
+
+fn there<'a>(
+    (id, pid, (network, uplinks)): (Option<NsId>, kernel::Pid, (&'a Network, Uplinks)),
+) -> There<'a> {
+    There {
+        id,
+        pid,
+        network,
+        uplinks,
+    }
 }
 
 /// The file trees of the mount namespaces inside a container: process, mount point and name of each.
@@ -215,7 +244,7 @@ pub fn settle(nested: &Nested, target: &mut Target, init: &mut Option<Stub>) -> 
         if let Content::Network { network } = &inner.content
             && let Some(there) = target.inners.pid(inner.id)
         {
-            network::resume(there, network, network::Uplinks::Kept)?;
+            network::resume(there, network, Uplinks::Kept)?;
         }
         if let Content::Ipc { sysv, queues, .. } = &inner.content
             && let Some(there) = target.inners.pid(inner.id)

@@ -223,13 +223,13 @@ impl Walk {
                     self.clocks(id)?;
                 }
                 Kind::Network => {
-                    self.blockers.extend(network::blockers(tid)?);
-                    let record = network::dump(tid)?;
+                    let others = self.networks(found.id)?;
+                    self.blockers.extend(network::blockers(tid, &others)?);
+                    let record = network::dump(tid, &others)?;
                     for link in record.links {
                         if link.kind == LinkKind::Veth {
                             let place = format!("network link {}", link.name);
-                            let what =
-                                "a link that leads out of a network namespace inside the container";
+                            let what = "a link of a network namespace inside the container that leads out of it";
                             self.block(pid, place, what, "remove it");
                         }
                     }
@@ -339,11 +339,25 @@ impl Walk {
         differs.or(lacks).and_then(kind)
     }
 
+    /// The networks of the container but for this one inside it.
+    fn networks(&self, but: NsId) -> Result<network::Others> {
+        let mut others = network::Others::default();
+        if crate::namespaces::is_own(self.root, Kind::Network)? {
+            others.add(None, Handle::of(self.root, self.root, Kind::Network)?);
+        }
+        for found in &self.found {
+            if found.handle.kind() == Kind::Network && found.id != but {
+                others.add(Some(found.id), found.handle.again()?);
+            }
+        }
+        Ok(others)
+    }
+
     fn content(&self, found: &Found, task: Tid) -> Result<Content> {
         let tid = task.1;
         Ok(match found.handle.kind() {
             Kind::Network => Content::Network {
-                network: network::dump(tid)?,
+                network: network::dump(tid, &self.networks(found.id)?)?,
             },
             Kind::Pid => Content::Pid {
                 parent: found.parent,

@@ -1,4 +1,5 @@
-//! A network given back, in two steps: links and tables before there is anything else, packet filters when all is there.
+//! A network given back, in steps: links and tables before there is anything else, packet filters when all is there. What is tied
+//! to a link of another network of the container comes in between ([`super::across`]).
 
 use super::{OURS, TABLES, mac, sysctls};
 use crate::{Error, Result};
@@ -31,27 +32,50 @@ pub fn restore(pid: Pid, network: &Network) -> Result<()> {
 
 /// The same, under links that may have other addresses.
 pub fn restore_under(pid: Pid, network: &Network, uplinks: Uplinks) -> Result<()> {
-    within(pid, &[Namespace::Net], || configure(network, uplinks))?
+    within(pid, &[Namespace::Net], || {
+        let mut netlink = links::open()?;
+        let there = make(&mut netlink, network)?;
+        configure(&mut netlink, network, uplinks, &there, |kind| !spans(kind))
+    })?
 }
 
-fn configure(network: &Network, uplinks: Uplinks) -> Result<()> {
-    let mut netlink = links::open()?;
-    let there = make(&mut netlink, network)?;
+/// Whether a link is tied to one in another network of the container.
+pub(super) fn spans(kind: LinkKind) -> bool {
+    matches!(
+        kind,
+        LinkKind::Across { .. } | LinkKind::MacvlanAcross { .. } | LinkKind::Inward
+    )
+}
+
+/// Sets up those links that are wanted, and fills the tables with what speaks of links that are there; what is there of it stays.
+pub(super) fn configure(
+    netlink: &mut Netlink,
+    network: &Network,
+    uplinks: Uplinks,
+    there: &HashMap<u32, u32>,
+    wanted: impl Fn(LinkKind) -> bool,
+) -> Result<()> {
     let index = |then: u32| there.get(&then).copied();
+    let mut tied = network.links.iter().filter(|link| spans(link.kind));
+    let whole = tied.all(|link| index(link.index).is_some());
     let is_here = |name: &str| {
         let link = network.links.iter().find(|l| l.name == name);
         link.is_some_and(|l| there.contains_key(&l.index))
     };
     // Before the links are on, which take addresses of themselves by these settings, and again after.
     sysctls::set(&network.sysctls, is_here)?;
-    for link in &network.links {
+    let links = network.links.iter().filter(|link| wanted(link.kind));
+    for link in links {
         let (Some(now), wanted) = (index(link.index), plain(link)?) else {
             continue;
         };
         if let Some(master) = link.master.and_then(index) {
-            links::enslave(&mut netlink, &wanted, now, master)?;
+            links::enslave(netlink, &wanted, now, master)?;
         }
-        links::settle(&mut netlink, &wanted, now)?;
+        links::settle(netlink, &wanted, now)?;
+    }
+    if !whole {
+        return Ok(()); // ways may rest on what is not there yet
     }
     // What speaks of a link that has other addresses now, or that is not here, is left out.
     let kept = |then: u32| match network.links.iter().find(|l| l.index == then)?.kind {
@@ -74,15 +98,15 @@ fn configure(network: &Network, uplinks: Uplinks) -> Result<()> {
         }
         // An image always has rules; one that is made by hand and has none means those of any namespace.
         if table == Table::Rules && !now.is_empty() {
-            tables::prune_rules(&mut netlink, &now)?;
+            tables::prune_rules(netlink, &now)?;
         }
-        tables::fill(&mut netlink, table, &now)?;
+        tables::fill(netlink, table, &now)?;
     }
     sysctls::set(&network.sysctls, is_here)?;
     Ok(())
 }
 
-fn refused(what: String) -> Error {
+pub(super) fn refused(what: String) -> Error {
     Error::Refused(what)
 }
 
@@ -109,6 +133,7 @@ fn make(netlink: &mut Netlink, network: &Network) -> Result<HashMap<u32, u32>> {
         let wanted = plain(link)?;
         match link.kind {
             LinkKind::Loopback | LinkKind::Veth => continue,
+            LinkKind::Across { .. } | LinkKind::MacvlanAcross { .. } | LinkKind::Inward => continue,
             LinkKind::Bridge | LinkKind::Dummy => {
                 anywhere(&wanted, |link| links::make(netlink, link, None))?
             }
@@ -132,13 +157,13 @@ fn make(netlink: &mut Netlink, network: &Network) -> Result<HashMap<u32, u32>> {
                         ))
                     })?;
                 let other = plain(other)?;
-                match links::make_pair(netlink, &wanted, &other) {
+                match links::make_pair(netlink, &wanted, &other, None) {
                     Err(e) if taken(&e) => {
                         let free = |link: &links::Link| links::Link {
                             index: 0,
                             ..link.clone()
                         };
-                        links::make_pair(netlink, &free(&wanted), &free(&other))?;
+                        links::make_pair(netlink, &free(&wanted), &free(&other), None)?;
                     }
                     made => made?,
                 }
@@ -164,7 +189,7 @@ fn make_tun(link: &links::Link) -> kernel::Result<()> {
 }
 
 /// The index that each of these has now, by name.
-fn find(netlink: &mut Netlink, records: &[Link]) -> Result<HashMap<u32, u32>> {
+pub(super) fn find(netlink: &mut Netlink, records: &[Link]) -> Result<HashMap<u32, u32>> {
     let present = links::list(netlink)?;
     let by_name: HashMap<&str, u32> = present.iter().map(|l| (&l.name[..], l.index)).collect();
     Ok(records
@@ -176,12 +201,12 @@ fn find(netlink: &mut Netlink, records: &[Link]) -> Result<HashMap<u32, u32>> {
 const EEXIST: i32 = 17;
 const EBUSY: i32 = 16;
 
-fn taken(error: &kernel::Error) -> bool {
+pub(super) fn taken(error: &kernel::Error) -> bool {
     matches!(error.raw(), Some(EEXIST | EBUSY))
 }
 
 /// With the index it had, or with any.
-fn anywhere(
+pub(super) fn anywhere(
     link: &links::Link,
     mut make: impl FnMut(&links::Link) -> kernel::Result<()>,
 ) -> Result<()> {
@@ -195,7 +220,7 @@ fn anywhere(
 }
 
 /// A record in the kernel's terms.
-fn plain(link: &Link) -> Result<links::Link> {
+pub(super) fn plain(link: &Link) -> Result<links::Link> {
     let mac = match link.mac.as_str() {
         "" => Vec::new(),
         written => mac(written)
@@ -204,11 +229,13 @@ fn plain(link: &Link) -> Result<links::Link> {
     };
     let kind = match link.kind {
         LinkKind::Loopback => "",
-        LinkKind::Veth | LinkKind::Pair { .. } => "veth",
+        LinkKind::Veth | LinkKind::Pair { .. } | LinkKind::Across { .. } | LinkKind::Inward => {
+            "veth"
+        }
         LinkKind::Bridge => "bridge",
         LinkKind::Tun => "tun",
         LinkKind::Dummy => "dummy",
-        LinkKind::Macvlan { .. } => "macvlan",
+        LinkKind::Macvlan { .. } | LinkKind::MacvlanAcross { .. } => "macvlan",
     };
     Ok(links::Link {
         index: link.index,
