@@ -140,6 +140,15 @@ pub struct Registration<'a> {
     pub data: u64,
 }
 
+impl Registration<'_> {
+    /// One of `EPOLLONESHOT` that has reported: of its events only those bits are left that are about the registration itself
+    /// (fs/eventpoll.c, `EP_PRIVATE_BITS`), and it does not hear of a hang-up either.
+    fn is_disarmed(&self) -> bool {
+        const PRIVATE: u32 = 0xf << 28;
+        self.events & !PRIVATE == 0 && self.events & libc::EPOLLONESHOT as u32 != 0
+    }
+}
+
 /// Adds registrations. The kernel keys them by number too, so the work is done by a thread with a descriptor table of
 /// its own, in which each target is put at its number for a moment: an interest list survives the closing of a duplicate.
 pub fn register(registrations: &[Registration]) -> Result<()> {
@@ -150,13 +159,30 @@ pub fn register(registrations: &[Registration]) -> Result<()> {
         let thread = scope.spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES)
                 .named(|| "unshare the descriptors of a thread".into())?;
-            registrations.iter().try_for_each(|r| add(r, high))
+            // While there is nothing else in a list that could be reported in their place.
+            let disarmed = registrations.iter().filter(|r| r.is_disarmed());
+            let armed = registrations.iter().filter(|r| !r.is_disarmed());
+            disarmed.chain(armed).try_for_each(|r| add(r, high))
         });
         match thread.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+/// The kernel has no call for it: it is to report whatever there is, and is disarmed by that. What cannot be read or written
+/// at the moment stays armed for errors and hang-ups.
+fn disarm(epoll: &OwnedFd, events: u32, control: impl Fn(i32, u32) -> Result<()>) -> Result<()> {
+    let any = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP;
+    control(libc::EPOLL_CTL_ADD, events | any as u32)?;
+    let mut reported = libc::epoll_event { events: 0, u64: 0 };
+    // SAFETY: room for one event, which outlives the call.
+    let count = unsafe { libc::epoll_wait(epoll.as_raw_fd(), &raw mut reported, 1, 0) };
+    match check(count.into(), || "ask an interest list".into())? {
+        0 => control(libc::EPOLL_CTL_MOD, events),
+        _ => Ok(()),
+    }
 }
 
 /// In a table of our own: both are moved above all numbers wanted, then the target to its number; what stood there
@@ -184,20 +210,21 @@ fn add(registration: &Registration, high: RawFd) -> Result<()> {
         before => Some(before?),
     };
     place(&target)?;
-    let mut event = libc::epoll_event {
-        events: registration.events,
-        u64: registration.data,
+    let control = |operation, events| {
+        let mut event = libc::epoll_event {
+            events,
+            u64: registration.data,
+        };
+        // SAFETY: `event` outlives the call.
+        let result =
+            unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, number, &raw mut event) };
+        check(result.into(), || format!("watch descriptor {number}")).map(drop)
     };
-    // SAFETY: `event` outlives the call.
-    let result = unsafe {
-        libc::epoll_ctl(
-            epoll.as_raw_fd(),
-            libc::EPOLL_CTL_ADD,
-            number,
-            &raw mut event,
-        )
+    let events = registration.events;
+    let added = match registration.is_disarmed() {
+        false => control(libc::EPOLL_CTL_ADD, events),
+        true => disarm(&epoll, events, control),
     };
-    let added = check(result.into(), || format!("watch descriptor {number}")).map(drop);
     match before {
         Some(before) => place(&before)?,
         // SAFETY: nothing had this number before `place`, and this thread's table is its own.

@@ -77,8 +77,8 @@ pub(crate) fn resume(
 }
 
 fn register_here(watches: &[(FileId, &Watch, bool)], target: &Target) -> Result<()> {
-    let mut all = Vec::new();
-    for (epoll, watch, optional) in watches {
+    let (mut all, mut optional) = (Vec::new(), Vec::new());
+    for (epoll, watch, is_optional) in watches {
         let registration = Registration {
             epoll: target.file(*epoll)?.as_fd(),
             target: target.file(watch.file)?.as_fd(),
@@ -86,17 +86,20 @@ fn register_here(watches: &[(FileId, &Watch, bool)], target: &Target) -> Result<
             events: watch.events,
             data: watch.data,
         };
-        if !optional {
-            all.push(registration);
-            continue;
+        match is_optional {
+            true => optional.push(registration),
+            false => all.push(registration),
         }
+    }
+    event::register(&all)?;
+    for registration in optional {
         // What stands in for a file outside, /dev/null for one, need not be one that can be waited for (EPERM).
         match event::register(&[registration]) {
             Err(e) if e.raw() == Some(kernel::error::EPERM) => (),
             result => result?,
         }
     }
-    Ok(event::register(&all)?)
+    Ok(())
 }
 
 /// In a task that has the list: the target is put at its number for a moment where it is not there anyway.

@@ -6,6 +6,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 use subject::Stage;
@@ -37,6 +38,13 @@ fn main() -> ExitCode {
     watch(&read, EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 2);
     let once = EventFd::from_value(0).expect("eventfd");
     watch(&once, EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, 3);
+    // Has had its one shot: it hears of nothing any more, a hang-up neither.
+    let (fired, partner) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+    let hang_up = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLONESHOT;
+    watch(&fired, hang_up, 8);
+    (&partner).write_all(b"x").expect("write");
+    let shot = vec![(8, EpollFlags::EPOLLIN)];
+    stage.same("the shot before", shot, ready(&list));
     // Watched under a number that is another file's by now.
     let kept = EventFd::from_value(0).expect("eventfd");
     let twin = kept.as_fd().try_clone_to_owned().expect("dup");
@@ -58,6 +66,15 @@ fn main() -> ExitCode {
     let input = EpollFlags::EPOLLIN;
     stage.same("the number taken again", number, taken.as_raw_fd());
     stage.same("nothing is ready", Vec::new(), ready(&list));
+    drop(partner);
+    stage.same("nor after its one shot", Vec::new(), ready(&list));
+    let mut again = EpollEvent::new(hang_up, 9);
+    list.modify(&fired, &mut again).expect("arm it again");
+    let shot = vec![(
+        9,
+        EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP,
+    )];
+    stage.same("armed again", shot, ready(&list));
     stage.same("nor in the outer list", Vec::new(), ready(&outer));
     count.write(1).expect("write");
     stage.same("the counter", vec![(u64::MAX - 1, input)], ready(&list));
