@@ -415,3 +415,88 @@ fn a_link_from_a_network_inside_to_the_host_is_named() {
     assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
     program.runs_free();
 }
+
+/// Streams of numbers between two networks inside the container, and from one of them into its own, both ways at once; each
+/// number is looked at.
+const STREAMS: &str = r#"
+import os, socket, struct, sys, threading
+here = sys.argv[1]
+def write(s):
+    n = 0
+    while True:
+        s.sendall(b"".join(struct.pack("I", i) for i in range(n, n + 2000))); n += 2000
+def read(s, name):
+    n, left = 0, b""
+    while True:
+        got = s.recv(65536)
+        if not got: print("lost", name, "ended", flush=True); os._exit(1)
+        left += got
+        for (i,) in struct.iter_unpack("I", left[:len(left) // 4 * 4]):
+            if i != n: print("lost", name, i, n, flush=True); os._exit(1)
+            n += 1
+        left = left[len(left) // 4 * 4:]
+        if n // 100000 != (n - len(got) // 4) // 100000: print("beat", name, n, flush=True)
+def both(s, name):
+    threading.Thread(target=write, args=(s,)).start()
+    threading.Thread(target=read, args=(s, name)).start()
+def server(at, name):
+    with socket.create_server((at, 7000)) as door: both(door.accept()[0], name)
+if here == "own": server("10.1.0.1", "own")
+if here == "b": server("10.2.0.2", "b")
+if here == "a":
+    for at in ["10.1.0.1", "10.2.0.2"]:
+        while True:
+            try: s = socket.create_connection((at, 7000)); break
+            except OSError: pass
+        both(s, "a" + at)
+"#;
+
+#[test]
+fn connections_between_networks_of_a_container_lose_no_byte() {
+    let host = Host::new("alder");
+    let traces = Traces::of(&host);
+    let (script, streams) = (host.path("tied.sh"), host.path("streams.py"));
+    std::fs::write(&streams, STREAMS).expect("write a script");
+    let python = format!("/usr/bin/python3 {}", streams.display());
+    let begin = format!(
+        "{python} own & nsenter -n -t $a {python} a & nsenter -n -t $b {python} b &\n wait"
+    );
+    let tied = TIED.replace("wait", &begin);
+    std::fs::write(&script, tied).expect("write a script");
+    let mut program = Program::alone(&host, "streams", &format!("bash -e {}", script.display()));
+    let names = ["own", "b", "a10.1.0.1", "a10.2.0.2"];
+    let beats = |program: &Program| {
+        let heard = std::fs::read_to_string(&program.output).unwrap_or_default();
+        assert!(!heard.contains("lost"), "{heard}");
+        names.map(|name| heard.matches(&format!("beat {name} ")).count())
+    };
+    let goes_on = |program: &Program| {
+        let before = beats(program);
+        until("all streams to go on", LONG, || {
+            let now = beats(program);
+            before
+                .iter()
+                .zip(&now)
+                .all(|(a, b)| b > &(a + 1))
+                .then_some(())
+        });
+    };
+    goes_on(&program);
+    for way in [Way::Bare, Way::Pipe, Way::Directory] {
+        program = Way::carry(way, &program, &host, "").0;
+        goes_on(&program);
+    }
+    // Whatever becomes of connections with the outside, and as a container of its own.
+    for (word, options) in [("--tcp established", ""), ("--tcp close", "-n apart")] {
+        let line = format!(
+            "checkpoint {word} pid:{} | restore --json {options}",
+            program.pid
+        );
+        let report = host.sh(&line).ok();
+        program = program.moved(&host, ferry_tests::Restored::read(&report).pid);
+        goes_on(&program);
+    }
+    host.kill(program.pid);
+    program.ends();
+    traces.assert_none_left(&host);
+}

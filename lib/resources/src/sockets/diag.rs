@@ -150,6 +150,12 @@ impl Diag {
         found.map(|(id, ..)| *id)
     }
 
+    /// The TCP sockets of each network, that of the socket taken last first.
+    pub(super) fn tcp(&self) -> impl Iterator<Item = &[kernel::sock_diag::TcpSocket]> {
+        let networks = [&self.here].into_iter().chain(&self.elsewhere);
+        networks.map(|network| &network.tcp[..])
+    }
+
     /// Turns to the network of a socket.
     pub(super) fn turn(&mut self, fd: BorrowedFd, holder: &Holder) -> Result<()> {
         let inode = socket::network(fd)?;

@@ -6,7 +6,7 @@ use crate::namespaces::nested::Sights;
 use crate::{Blocker, Error, Result, Target, target as targets};
 use image::ids::{FileId, NsId, Pid};
 use image::sockets::Socket;
-use image::sockets::tcp::Connections;
+use image::sockets::tcp::{Connections, Tcp};
 use image::sockets::unix::Unix;
 use kernel::namespaces::{Kind, identity};
 use kernel::socket;
@@ -295,7 +295,8 @@ fn within_network(
         true => Some(raw::Range::widen(there)?),
         false => None,
     };
-    let all = chosen(&of_all(sockets), unix_of);
+    let everything = of_all(sockets);
+    let all = chosen(&everything, unix_of);
     let views = unix::views(&chosen(&own, unix_of), target)?;
     let root = target.root_pid;
     let network = identity(there, Kind::Network)?;
@@ -311,11 +312,8 @@ fn within_network(
             };
             made.insert(*id, fd);
         }
-        let tcp = chosen(&own, |s| match s {
-            Socket::Tcp(tcp) => Some(tcp),
-            _ => None,
-        });
-        let waiting = tcp::restore(&tcp, &addresses, connections, made)?;
+        let (tcp, everywhere) = (chosen(&own, tcp_of), chosen(&everything, tcp_of));
+        let waiting = tcp::restore(&tcp, &everywhere, &addresses, connections, made)?;
         Ok((unix, waiting))
     };
     makers::with(&mut target.processes, network, |makers| {
@@ -343,6 +341,13 @@ fn of_network<'a>(sockets: &[Listed<'a>], network: Option<NsId>) -> Vec<(FileId,
     own.map(|(id, _, s)| (*id, *s)).collect()
 }
 
+fn tcp_of(socket: &Socket) -> Option<&Tcp> {
+    match socket {
+        Socket::Tcp(tcp) => Some(tcp),
+        _ => None,
+    }
+}
+
 fn unix_of(socket: &Socket) -> Option<&Unix> {
     match socket {
         Socket::Unix(unix) => Some(unix),
@@ -360,7 +365,8 @@ impl Opened {
             .map(|p| (p.inside, p.pid))
             .collect();
         let (files, root) = (&target.files, target.root_pid);
-        let all = chosen(&of_all(sockets), unix_of);
+        let everything = of_all(sockets);
+        let all = chosen(&everything, unix_of);
         for (there, network, unix) in self.unix {
             let own = of_network(sockets, network);
             let fill = |makers: Makers| {

@@ -27,9 +27,10 @@ const SO_REUSEADDR: i32 = 2;
 const SO_LINGER: i32 = 13;
 const SHUT_WR: u8 = 2;
 
-/// Makes all TCP sockets of a container, whose network this thread is in.
+/// Makes all TCP sockets of one of a container's networks, which this thread is in; `all`: those of the others, too.
 pub fn restore(
     sockets: &[(FileId, &Tcp)],
+    all: &[(FileId, &Tcp)],
     addresses: &[(IpAddr, IpAddr)],
     connections: Connections,
     files: &mut HashMap<FileId, OwnedFd>,
@@ -42,7 +43,7 @@ pub fn restore(
     let mut maker = Maker {
         addresses,
         connections,
-        ends: sockets.iter().filter_map(|(_, tcp)| ends(tcp)).collect(),
+        ends: all.iter().filter_map(|(_, tcp)| ends(tcp)).collect(),
         waiting: Waiting::default(),
     };
     for (id, tcp) in sockets {

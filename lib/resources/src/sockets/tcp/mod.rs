@@ -37,7 +37,7 @@ const LISTEN: u8 = 10;
 const ESTABLISHED_REMEDY: &str = "close it, or let it travel (--tcp established), or let the program find it reset after \
     the restore (--tcp close)";
 const INNER_REMEDY: &str = "close it: of a network namespace inside the container only connections travel that have both ends \
-    there, accepted";
+    in the container, accepted";
 const ACCEPT_REMEDY: &str = "what waits for a service of MPTCP, or with TCP_FASTOPEN, to accept it cannot travel: let it \
     accept, or leave such connections behind (--tcp close)";
 /// What means nothing to a stream, though an accepted socket shows there what the client's first packet had.
@@ -100,11 +100,14 @@ fn upper_protocol(fd: BorrowedFd) -> Option<String> {
 
 const TCP_ULP: i32 = 31;
 
-/// Whether both ends of a connection are sockets of the container.
+/// Whether both ends of a connection are sockets of the container, in whichever of its networks.
 fn is_inner(fd: BorrowedFd, diag: &Diag) -> Result<bool> {
     let here = socket_address(&local(fd)?);
     let there = super::remote(fd)?.map(|a| socket_address(&a));
-    Ok(there.is_some_and(|there| has_other_end(&diag.here.tcp, &diag.held, (here, there))))
+    Ok(there.is_some_and(|there| {
+        diag.tcp()
+            .any(|all| has_other_end(all, &diag.held, (here, there)))
+    }))
 }
 
 /// Whether the other end of a connection is among these sockets, and held.
