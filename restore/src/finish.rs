@@ -41,7 +41,7 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
         let births = threads::order(*pid, &process.threads)?;
         nested::create_threads(nested, target, *pid, &births, &mut pour.numbers, last)?;
         for thread in &process.threads {
-            files.place_apart(target, thread)?;
+            files.place_table_apart(target, thread)?;
         }
         let tasks = target.process(*pid)?;
         signals::restore(tasks, &process.signals)?;
@@ -51,6 +51,13 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
                 .into_iter()
                 .flatten(),
         );
+    }
+    // All are in their user namespaces now: what they may enter in `/proc` depends on where the others are.
+    for (pid, process) in &pour.processes {
+        let files = pour.files.as_ref().ok_or_else(|| gone(*pid))?;
+        for thread in &process.threads {
+            files.place_fs_apart(target, thread)?;
+        }
     }
     words.extend(cgroups::groups::resume(&pour.groups, target)?);
     pour.numbers.finish(last)?;

@@ -140,3 +140,8 @@ fn replicas_have_the_same_users_and_failures_leave_nothing() {
     host.sh(&format!("restore -n three < {half}")).fails_with(3);
     traces.assert_none_left(&host);
 }
+
+#[test]
+fn a_thread_works_in_proc_of_a_process_in_a_user_namespace_further_inside() {
+    ferry_tests::asked::survives_three_generations("lookout");
+}

@@ -439,11 +439,16 @@ impl Opened {
         self.place_fs(target, inside, fs)
     }
 
-    /// Gives a thread what of these it does not share.
-    pub fn place_apart(&mut self, target: &mut Target, thread: &Thread) -> Result<()> {
-        if let Some(Apart::Own(table)) = &thread.table {
-            self.place_table(target, thread.tid, Some(table))?;
+    /// Gives a thread the descriptors that it does not share.
+    pub fn place_table_apart(&mut self, target: &mut Target, thread: &Thread) -> Result<()> {
+        match &thread.table {
+            Some(Apart::Own(table)) => self.place_table(target, thread.tid, Some(table)),
+            _ => Ok(()),
         }
+    }
+
+    /// The same of working directory, root and umask.
+    pub fn place_fs_apart(&self, target: &mut Target, thread: &Thread) -> Result<()> {
         match &thread.fs {
             Some(Apart::Own(fs)) => self.place_fs(target, thread.tid, fs),
             _ => Ok(()),
