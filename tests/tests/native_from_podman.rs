@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use ferry_tests::podman::images;
-use ferry_tests::{Host, Podman, Program, Restored, State, Traces};
+use ferry_tests::{Host, LONG, Podman, Program, Restored, State, Traces, busybox, until};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -193,6 +193,65 @@ fn three_generations_and_back() {
         "podman\nnative"
     );
     assert_eq!(again.inspect("{{.ImageName}}"), "localhost/base:latest");
+}
+
+#[test]
+fn one_with_users_of_its_own_goes_to_native_and_back_and_its_files_are_its_own() {
+    let host = Podman::bare("alder");
+    let root = busybox(&host, "busybox");
+    host.sh(&format!(
+        "chmod 755 {} && chown 33:33 {root}/home && tar -C {root} -c . | podman import -q - localhost/busybox",
+        host.path("").display(),
+        root = root.display(),
+    ))
+    .ok();
+    let first = host.run(
+        "first",
+        "--uidmap 0:100000:65536 localhost/busybox sh -c 'echo x > /etc/x; chown 5:6 /etc/x; while :; do sleep 1; done'",
+    );
+    until("its file", LONG, || {
+        (first.exec("stat -c %u /etc/x").stdout.trim() == "5").then_some(())
+    });
+    // As its root sees it, who may change what the image brought, too.
+    let look = "cat /proc/self/uid_map; stat -c '%n %u:%g' /bin /etc /etc/x /etc/passwd /home /root; chown 7 /home && chown 33 /home; \
+                echo y > /root/y && rm /root/y && echo all";
+    let before = first.exec(look).ok();
+    assert!(before.contains("/home 33:33\n") && before.ends_with("all"));
+    let inside = |guest: &Restored| {
+        let script = host.path("look.sh");
+        fs::write(&script, look).expect("write the script");
+        let enter = format!(
+            "nsenter --all --target {} --setuid 0 --setgid 0 sh -c \"$(cat {})\"",
+            guest.pid,
+            script.display()
+        );
+        host.sh(&enter).ok()
+    };
+    let archive = first.taken("--leave-running");
+    let whole = first.taken("--with-image");
+    let one = natively(
+        &host,
+        &format!("-n one --rootfs {}", root.display()),
+        &archive,
+    );
+    assert_eq!(inside(&one), before);
+    let two = natively(&host, "-n two", &whole);
+    assert_eq!(inside(&two), before);
+    // What lies below is as it was, whoever it is shown to.
+    let owner = format!("stat -c %u {}/bin", root.display());
+    assert_eq!(host.sh(&owner).ok(), "0");
+    let again = host.path("again.ckpt");
+    for (name, words) in [("one", ""), ("two", "--with-image")] {
+        let line = format!(
+            "checkpoint {words} native:{name} | pack > {}",
+            again.display()
+        );
+        host.sh(&line).ok();
+        let back = host.restored(&format!("--engine podman -n back-{name}"), &again);
+        assert_eq!(back.exec(look).ok(), before);
+    }
+    let three = natively(&host, "-n three", &again);
+    assert_eq!(inside(&three), before);
 }
 
 #[test]

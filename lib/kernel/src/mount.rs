@@ -125,6 +125,7 @@ fn set_words(root: BorrowedFd, mut words: MountAttr) -> Result<()> {
 }
 
 // include/uapi/linux/mount.h
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 const OPEN_TREE_CLONE: libc::c_long = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_long = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_long = 0x40;
@@ -140,6 +141,20 @@ const FSCONFIG_CMD_RECONFIGURE: libc::c_long = 7;
 /// Mounts the directory or file `from` over `to`; both in the calling thread's mount namespace.
 pub fn bind(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
     attach(copy(from)?.as_fd(), to)
+}
+
+/// Mounts a directory over itself, whose files then belong to those whom the user namespace `users` knows by the numbers that
+/// the files have on disk (`MOUNT_ATTR_IDMAP`).
+pub fn map_owners(directory: BorrowedFd, users: BorrowedFd) -> Result<()> {
+    let tree = copy(directory)?;
+    let words = MountAttr {
+        set: MOUNT_ATTR_IDMAP,
+        clear: 0,
+        propagation: 0,
+        userns: users.as_raw_fd() as u64,
+    };
+    set_words(tree.as_fd(), words)?;
+    attach(tree.as_fd(), directory)
 }
 
 /// A mount of its own, mounted nowhere, that shows the directory or file `from`, and nothing of what is mounted in it. `from`

@@ -32,7 +32,7 @@ use covered::{covered, in_order};
 use propagation::Groups;
 
 pub use attach::restore;
-pub use base::{Base, MERGED, UPPER, WORK};
+pub use base::{Base, MERGED, UPPER, WORK, map_owners};
 pub use covered::{Covered, copies};
 pub use owned::owned;
 pub use settle::settle;

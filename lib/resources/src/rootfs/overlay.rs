@@ -154,10 +154,25 @@ impl Overlay {
         // A path from the root stays what it is, wherever it is joined.
         let top = PathBuf::from("/");
         let bases = [&top].into_iter().filter(|_| name.is_absolute());
-        let mut paths = bases.chain(&self.bases).map(|base| base.join(name));
-        let found = paths.find(|path| path.is_dir());
+        let paths = bases.chain(&self.bases).map(|base| base.join(name));
+        let rest = unmapped(name);
+        let others = rest
+            .iter()
+            .flat_map(|rest| self.bases.iter().map(move |base| base.join(rest)));
+        let found = paths.chain(others).find(|path| path.is_dir());
         found.ok_or_else(|| lost(name, "no such directory"))
     }
+}
+
+/// The name of a layer in its storage, where podman showed that to a user namespace with other owners, for as long as it took
+/// to mount the overlay: what comes after `LAYER/mapped/0`.
+fn unmapped(name: &Path) -> Option<PathBuf> {
+    let mut components = name.components();
+    components.find(|part| part.as_os_str() == "mapped")?;
+    let number = components.next()?.as_os_str().to_str()?;
+    let rest = components.as_path();
+    (number.parse::<u32>().is_ok() && rest.is_relative() && rest.components().next().is_some())
+        .then(|| rest.to_path_buf())
 }
 
 fn directory(path: &Path) -> Result<OwnedFd> {
@@ -304,6 +319,15 @@ mod tests {
         assert_eq!(parts.lower, names(&["/a", "/b,c"]));
         assert!(parts.upper.is_none() && parts.data && parts.user_marks);
         assert!(options("overlay x ro,lowerdir=/a::/d").unwrap().data);
+    }
+
+    #[test]
+    fn a_layer_shown_with_other_owners_is_found_by_its_own_name() {
+        let of = |name: &str| unmapped(Path::new(name));
+        assert_eq!(of("/s/overlay/4f/mapped/0/l/IO"), Some("l/IO".into()));
+        for none in ["/s/overlay/l/IO", "/s/mapped/x/l", "/s/mapped/0", "mapped"] {
+            assert_eq!(of(none), None);
+        }
     }
 
     #[test]

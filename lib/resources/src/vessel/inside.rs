@@ -4,17 +4,18 @@
 use super::cgroup;
 use super::plan::Plan;
 use super::stdio;
-use crate::namespaces::mount::Covered;
+use crate::namespaces::mount::{Base, Covered};
 use crate::namespaces::{ipc, mount, uts};
 use crate::{Error, Result};
 use image::namespaces::user::{Own, Range};
 use kernel::namespaces::{Kind, keep_only, leave};
+use kernel::nsfs::Handle;
 use kernel::{Namespace, within};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Longest message between the vessel and its maker, bytes.
 pub(super) const MESSAGE: usize = 65536;
@@ -138,7 +139,7 @@ fn set_up(plan: &Plan, covered: &mut Covered) -> Result<Vec<String>> {
             .map_err(|e| kernel::Error::errno("make a cgroup namespace", e as i32))?;
     }
     if plan.mounts_itself() {
-        remarks.extend(mounts(plan, Covered::new(), covered)?);
+        remarks.extend(mounts(plan, Covered::new(), covered, None)?);
     }
     nix::unistd::chdir("/").map_err(|e| kernel::Error::errno("chdir /", e as i32))?;
     if plan.init {
@@ -187,9 +188,14 @@ pub(super) fn mounts(
     plan: &Plan,
     detached: Covered,
     covered: &mut Covered,
+    users: Option<&Handle>,
 ) -> Result<Option<String>> {
     if plan.mounts.is_none() {
         return Ok(None);
+    }
+    if let (Some(user), Some(users), Base::Overlay { lower, .. }) = (&plan.user, users, &plan.base)
+    {
+        mount::map_owners(lower, &user.maps, users.as_fd())?;
     }
     let by_us = plan.user.is_some();
     let record = plan.mounts.as_ref();

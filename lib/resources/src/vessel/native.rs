@@ -20,6 +20,7 @@ use image::sockets::tcp::Connections;
 use kernel::arch::Registers;
 use kernel::identity::{Acting, FilesOf, Maker};
 use kernel::namespaces::{Birth, Forked, Kind, fork, leave};
+use kernel::nsfs::Handle;
 use kernel::pidfd::PidFd;
 use kernel::ptrace::{self, Event, Stopped, options};
 use kernel::remote::Stub;
@@ -334,8 +335,12 @@ impl Native {
         let files = root.map(|(uid, gid)| FilesOf::user(uid, gid)).transpose()?;
         let detached = std::mem::take(&mut self.detached);
         let covered = &mut self.covered;
+        let users = match plan.user {
+            Some(_) => Some(Handle::of(self.pid, self.pid, Kind::User)?),
+            None => None,
+        };
         let remark = kernel::within(self.pid, &[kernel::Namespace::Mount], || {
-            inside::mounts(plan, detached, covered)
+            inside::mounts(plan, detached, covered, users.as_ref())
         });
         drop(files);
         self.warnings.extend(remark??);

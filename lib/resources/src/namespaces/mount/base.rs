@@ -2,10 +2,13 @@
 
 use super::KEPT;
 use super::attach::{bind, call, flags, options};
+use crate::namespaces::user::inside;
 use crate::{Error, Result};
 use image::namespaces::mount::Mount;
+use image::namespaces::user::{Range, Users};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -75,6 +78,30 @@ impl Base {
             }
         }
     }
+}
+
+/// The files of a directory below, which belong to users as a container image has them, are those of a user namespace's in the
+/// calling thread's mount namespace; a directory whose owner the namespace knows already stays as it is.
+pub fn map_owners(lower: &Path, maps: &Users, users: BorrowedFd) -> Result<()> {
+    let fail = |e: std::io::Error| kernel::Error::io(format!("open {}", lower.display()), &e);
+    let directory = std::fs::File::open(lower).map_err(fail)?;
+    let owner = directory.metadata().map_err(fail)?.uid();
+    let known = inside(&maps.uids, owner).is_some();
+    let on_disk = |range: &Range| {
+        owner
+            .checked_sub(range.inside)
+            .is_some_and(|n| n < range.count)
+    };
+    if known || !maps.uids.iter().any(on_disk) {
+        return Ok(());
+    }
+    kernel::mount::map_owners(directory.as_fd(), users).map_err(|e| {
+        Error::Refused(format!(
+            "the files in {} cannot be given to the users of the container's user namespace ({e}); name a copy that belongs to \
+             them (--rootfs DIR, chown)",
+            lower.display()
+        ))
+    })
 }
 
 /// The root directory of an overlay looks as the one above does: which is to look as the one below.
