@@ -65,6 +65,26 @@ fn a_database_of_sqlite_in_wal_mode_is_written_and_read_on() {
     assert_eq!(state, format!("ok\n{written}|{written}\n100000"));
 }
 
+#[test]
+fn workers_that_share_semaphores_by_name_work_on() {
+    let host = Host::new("alder");
+    let line = format!(
+        "/usr/bin/python3 {}",
+        programs().join("spawned.py").display()
+    );
+    let program = Program::alone(&host, "workers", &line);
+    let works_on = |program: &Program<'_>| {
+        let before = lines(&program.output);
+        until("more answers", LONG, || {
+            (lines(&program.output) > before + 5).then_some(())
+        });
+        let said = std::fs::read_to_string(&program.output).unwrap_or_default();
+        assert!(said.lines().all(|line| line == "right"), "{said}");
+    };
+    let program = three_generations(program, [&host, &host, &host], works_on);
+    works_on(&program);
+}
+
 /// A project of many small C files with one program, and a make file that knows how.
 fn project(directory: &Path) {
     std::fs::create_dir(directory).expect("make a directory");

@@ -25,7 +25,7 @@ mod pidfd;
 mod pipe;
 mod procfile;
 mod regular;
-mod search;
+pub(crate) mod search;
 mod signalfd;
 mod surroundings;
 pub(crate) mod table;

@@ -2,6 +2,7 @@
 
 use super::segments;
 use super::shared::DELETED;
+use crate::files::search;
 use crate::namespaces::is_own;
 use crate::namespaces::mount::{beginning, covered};
 use crate::{Blocker, Error, Result};
@@ -135,6 +136,18 @@ impl Sight {
         }
     }
 
+    /// The name that is left of a shared file whose name in `/proc` is gone: others have it mapped by that. So are semaphores
+    /// made by sem_open(3), under a name of the moment that is replaced by theirs.
+    fn linked(&self, path: &Path, area: &maps::Area, stat: &FileStat) -> Option<PathBuf> {
+        let bytes = path.as_os_str().as_bytes();
+        let was = Name(bytes.strip_suffix(DELETED)?.to_vec());
+        if !area.shared || stat.st_nlink == 0 {
+            return None;
+        }
+        let left = search::other_name(&self.root, &was, stat.st_dev, stat.st_ino)?;
+        Some(left.as_path().to_path_buf())
+    }
+
     /// Whether the path leads to this very file.
     pub fn leads_to(&self, path: &Path, stat: &FileStat) -> bool {
         self.finds(path, stat).is_some()
@@ -213,6 +226,9 @@ pub(super) fn named(
         return blocked(format!("a mapping of {name}, which is no file"), THERE);
     }
     let path = sight.inside(&area.name);
+    if let Some(path) = sight.linked(&path, area, &behind) {
+        return Ok(Ok(Mapped::File(path, Box::new(behind))));
+    }
     match () {
         _ if sight.leads_to(&path, &behind) => Ok(Ok(Mapped::File(path, Box::new(behind)))),
         _ if area.name.ends_with(DELETED) => Ok(Ok(Mapped::Inode)),
