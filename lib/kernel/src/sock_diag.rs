@@ -4,8 +4,10 @@
 //! text and keeps the file's inode to itself.
 
 use crate::error::Named;
+use crate::socket::signature::{self, Signature};
 use crate::{Error, Result};
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -168,6 +170,31 @@ pub fn tcp() -> Result<Vec<TcpSocket>> {
         }
     }
     Ok(all)
+}
+
+/// The keys by which TCP sockets of this thread's network namespace sign, by inode.
+pub fn tcp_keys() -> Result<HashMap<u64, Vec<Signature>>> {
+    /// Only who asks for `INET_DIAG_INFO` (2) is told of `INET_DIAG_MD5SIG`.
+    const INFO: u8 = 1 << 1;
+    const MD5SIG: u16 = 18;
+    let mut keys = HashMap::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut request = vec![family as u8, libc::IPPROTO_TCP as u8, INFO, 0];
+        request.extend(ALL_STATES.to_ne_bytes());
+        request.resize(56, 0);
+        for message in dump(&request)? {
+            let (header, rest) = message
+                .split_at_checked(72)
+                .ok_or_else(|| short("TCP socket"))?;
+            let told = attributes(rest)?
+                .into_iter()
+                .find(|(kind, _)| *kind == MD5SIG);
+            if let Some((_, told)) = told {
+                keys.insert(word(header, 68)?.into(), signature::parse(told));
+            }
+        }
+    }
+    Ok(keys)
 }
 
 fn dump(request: &[u8]) -> Result<Vec<Vec<u8>>> {

@@ -8,7 +8,9 @@ use connections::{
 };
 use crossing::{Host, cross, give_with, take_with};
 use image::sockets::tcp::Connections;
+use kernel::sock_diag;
 use kernel::socket::repair::tcp_info;
+use kernel::socket::signature::Signature;
 use kernel::socket::{self, IPPROTO_TCP, SOL_SOCKET, urgent};
 use resources::Error;
 use std::io::{ErrorKind, Read, Write};
@@ -119,6 +121,65 @@ fn urgent_data_in_its_turn_comes_in_its_turn_after_the_end() {
         server.read_to_string(&mut text).unwrap();
         assert_eq!(text, "!def");
     }
+}
+
+#[test]
+fn what_signs_its_segments_does_so_with_the_same_keys() {
+    const TCP_MD5SIG_EXT: i32 = 32;
+    let here = Host::start();
+    let keys = |network: &str| Signature {
+        peer: network.parse().unwrap(),
+        prefix: 8,
+        key: b"secret".to_vec(),
+    };
+    let sign = |fd: &dyn AsFd, network| {
+        let option = keys(network).option(socket::AF_INET);
+        socket::set_option(fd.as_fd(), IPPROTO_TCP, TCP_MD5SIG_EXT, &option)
+    };
+    let Some((service, mut client, server)) = here.inside(|| {
+        let service = TcpListener::bind("127.0.0.1:179").unwrap();
+        if let Err(error) = sign(&service, "127.0.0.0") {
+            println!("1 kind of socket is not here: TCP-MD5: {error}");
+            return None;
+        }
+        sign(&service, "10.0.0.0").unwrap();
+        let client = socket::create(socket::AF_INET, socket::SOCK_STREAM, 0).unwrap();
+        sign(&client, "127.0.0.0").unwrap();
+        let at = socket::name(service.as_fd()).unwrap();
+        socket::connect(client.as_fd(), &at).unwrap();
+        let server = service.accept().unwrap().0;
+        Some((service, TcpStream::from(client), server))
+    }) else {
+        return;
+    };
+    client
+        .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+        .unwrap();
+    urgent::send(client.as_fd(), b'!').unwrap();
+    let mut server = go_on(&here, server);
+    let mark = Some(urgent::Mark { at: 0, read: false });
+    assert_eq!(urgent::waiting(server.as_fd()).unwrap(), (1, mark));
+    client.write_all(b"question").unwrap();
+    server
+        .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+        .unwrap();
+    let mut text = [0; 8];
+    server.read_exact(&mut text).unwrap();
+    server.write_all(&text).unwrap();
+    client.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"question");
+
+    let inode = socket::inode(service.as_fd()).unwrap();
+    let all = here.inside(|| sock_diag::tcp_keys().unwrap());
+    let mut before = all[&inode].clone();
+    before.sort_by_key(|key| key.peer);
+    assert_eq!(before, [keys("10.0.0.0"), keys("127.0.0.0")]);
+    let there = Host::start();
+    let made = cross(&here, &there, vec![service.into()]).remove(0);
+    let inode = socket::inode(made.as_fd()).unwrap();
+    let mut after = there.inside(|| sock_diag::tcp_keys().unwrap())[&inode].clone();
+    after.sort_by_key(|key| key.peer);
+    assert_eq!(after, before);
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod option;
 pub mod repair;
 pub mod root;
 pub mod segment;
+pub mod signature;
 pub mod urgent;
 
 pub use libc::{

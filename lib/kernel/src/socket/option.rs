@@ -115,6 +115,7 @@ pub const KNOWN: &[Known] = &[
     known("IP_TTL", libc::IPPROTO_IP, 2, Number, Early),
     known("IP_HDRINCL", libc::IPPROTO_IP, 3, Number, Early),
     known("IP_OPTIONS", libc::IPPROTO_IP, 4, Bytes(40), Early),
+    known("IP_ROUTER_ALERT", libc::IPPROTO_IP, 5, Number, Early),
     known("IP_RECVOPTS", libc::IPPROTO_IP, 6, Number, Early),
     known("IP_RETOPTS", libc::IPPROTO_IP, 7, Number, Early),
     known("IP_PKTINFO", libc::IPPROTO_IP, 8, Number, Early),
@@ -200,6 +201,8 @@ pub const KNOWN: &[Known] = &[
     known("TCP_RTO_MAX_MS", libc::IPPROTO_TCP, 44, Number, Early),
     known("TCP_RTO_MIN_US", libc::IPPROTO_TCP, 45, Number, Early),
     known("TCP_DELACK_MAX_US", libc::IPPROTO_TCP, 46, Number, Early),
+    // Read by sock_diag alone.
+    known("TCP_MD5SIG_EXT", libc::IPPROTO_TCP, 32, Bytes(216), Late),
     known("TCP_CORK", libc::IPPROTO_TCP, 3, Number, Late),
     known("UDP_CORK", libc::IPPROTO_UDP, 1, Number, Late),
     known("UDP_ENCAP", libc::IPPROTO_UDP, 100, Number, Early),

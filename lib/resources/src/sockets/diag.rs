@@ -7,6 +7,7 @@ use image::ids::{NsId, Pid};
 use image::sockets::tcp::Connections;
 use kernel::sock_diag::{self, PacketSocket, TcpSocket, UnixSocket};
 use kernel::socket;
+use kernel::socket::signature::Signature;
 use kernel::{Namespace, within};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -54,6 +55,8 @@ pub(super) struct Network {
     /// A process in it, in our pid namespace.
     pub(super) network: kernel::Pid,
     pub(super) tcp: Vec<TcpSocket>,
+    /// By what they sign, by inode.
+    pub(super) keys: HashMap<u64, Vec<Signature>>,
     pub(super) groups: Vec<kernel::proc::igmp::Group>,
     pub(super) fresh: options::Fresh,
     /// What becomes of TCP connections with the outside.
@@ -64,12 +67,13 @@ impl Diag {
     /// Lists the sockets of the network that process `network`, the container's first, is in. When the container is frozen,
     /// or, for a first look, before.
     pub fn take(network: kernel::Pid, inside: &HashMap<kernel::Pid, Pid>) -> Result<Self> {
-        let (unix, tcp, packet, inode) = within(network, &[Namespace::Net], || {
+        let (unix, tcp, keys, packet, inode) = within(network, &[Namespace::Net], || {
             let probe = socket::create(socket::AF_UNIX, socket::SOCK_DGRAM, 0)?;
             let inode = socket::network(std::os::fd::AsFd::as_fd(&probe))?;
             Ok::<_, kernel::Error>((
                 sock_diag::unix()?,
                 sock_diag::tcp()?,
+                sock_diag::tcp_keys()?,
                 sock_diag::packet()?,
                 inode,
             ))
@@ -89,6 +93,7 @@ impl Diag {
                 inode,
                 network,
                 tcp,
+                keys,
                 groups: kernel::proc::igmp::read(&proc)?,
                 fresh: options::Fresh::default(),
                 connections: Connections::None,

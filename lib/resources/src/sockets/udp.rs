@@ -69,11 +69,13 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
         (false, true) => 1,
         (false, false) => 0,
     };
+    let peer = remote(fd)?;
+    let connected = peer.is_some();
     Ok(Udp {
         version: version_of(kind.0),
         lite: kind.2 == socket::IPPROTO_UDPLITE,
         local: (!bound.is_unspecified()).then_some(bound),
-        remote: remote(fd)?,
+        remote: peer,
         shutdown,
         queue: queue(fd)?,
         memberships: memberships(fd, kind.0, diag)?,
@@ -82,7 +84,8 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
             kind,
             &mut diag.here.fresh,
             diag.here.network,
-            &["SO_INCOMING_CPU"],
+            // Only of a connected one the kernel moves it.
+            if connected { &["SO_INCOMING_CPU"] } else { &[] },
         )?,
     })
 }

@@ -5,6 +5,7 @@ use super::{Diag, Holder, TRY_AGAIN, address, local, options, socket_address, ve
 use crate::{Error, Result};
 use image::bytes::Bytes;
 use image::sockets::Address;
+use image::sockets::options::{Setting, Value};
 use image::sockets::tcp::{Connection, Connections, Phase, State, Tcp, Window};
 use kernel::sock_diag::TcpSocket;
 use kernel::socket;
@@ -38,8 +39,8 @@ const ESTABLISHED_REMEDY: &str = "close it, or let it travel (--tcp established)
     the restore (--tcp close)";
 const INNER_REMEDY: &str = "close it: of a network namespace inside the container only connections travel that have both ends \
     in the container, accepted";
-const ACCEPT_REMEDY: &str = "what waits for a service of MPTCP, or with TCP_FASTOPEN, to accept it cannot travel: let it \
-    accept, or leave such connections behind (--tcp close)";
+const ACCEPT_REMEDY: &str = "what waits for a service of MPTCP, with TCP_FASTOPEN or with keys (TCP_MD5SIG), to accept it \
+    cannot travel: let it accept, or leave such connections behind (--tcp close)";
 /// What means nothing to a stream, though an accepted socket shows there what the client's first packet had.
 const MEANINGLESS: &[&str] = &[
     "IP_MULTICAST_TTL",
@@ -181,7 +182,13 @@ pub fn dump(fd: BorrowedFd, kind: (i32, i32, i32), holder: Holder, diag: &mut Di
         _ => MOVING,
     };
     let but = [MEANINGLESS, moving].concat();
-    let options = options::dump(fd, kind, &mut diag.here.fresh, diag.here.network, &but)?;
+    let mut options = options::dump(fd, kind, &mut diag.here.fresh, diag.here.network, &but)?;
+    if let Some(keys) = diag.here.keys.get(&socket::inode(fd)?) {
+        options.settings.extend(keys.iter().map(|key| Setting {
+            option: "TCP_MD5SIG_EXT".into(),
+            value: Value::Bytes(Bytes(key.option(kind.0))),
+        }));
+    }
     Ok(Tcp {
         version: version_of(kind.0),
         multipath: kind.2 == socket::IPPROTO_MPTCP,

@@ -79,7 +79,7 @@ impl Still {
             }
             if Instant::now() > deadline {
                 // A client that does not answer tries again, there.
-                if all_may_wait(&all, pids)? {
+                if all_may_wait(root, pids)? {
                     break;
                 }
                 return Err(Error::Blocked(waiting));
@@ -105,7 +105,7 @@ impl Still {
         self.connections = connections;
         self.sockets = borrow(pids, &inodes);
         let mut clients = Clients::new();
-        for listener in besieged(&list(self.root)?, pids) {
+        for listener in besieged(self.root, pids)?.0 {
             let mut door = Door::of(listener);
             let emptied = door.empty();
             clients.extend([door.taken()?]);
@@ -151,24 +151,30 @@ impl Drop for Still {
     }
 }
 
-/// Listening sockets of these processes that have clients waiting.
-fn besieged(all: &[TcpSocket], pids: &[Pid]) -> Vec<OwnedFd> {
-    let inodes = all
+/// Listening sockets of these processes that have clients waiting, but not those whose clients sign what they say: that
+/// we could not play.
+fn besieged(root: Pid, pids: &[Pid]) -> Result<(Vec<OwnedFd>, bool)> {
+    let all = list(root)?;
+    let keys = within(root, &[Namespace::Net], sock_diag::tcp_keys)??;
+    let of_container = held(pids);
+    let (signed, plain): (HashSet<u64>, HashSet<u64>) = all
         .iter()
         .filter(|s| s.state == LISTEN && s.receive_queue > 0)
-        .map(|s| s.inode.into())
-        .collect();
-    borrow(pids, &inodes)
+        .map(|s| u64::from(s.inode))
+        .filter(|inode| of_container.contains(inode))
+        .partition(|inode| keys.contains_key(inode));
+    Ok((borrow(pids, &plain), !signed.is_empty()))
 }
 
 /// Whether all clients that wait can be taken out of their queues, and put back.
-fn all_may_wait(all: &[TcpSocket], pids: &[Pid]) -> Result<bool> {
-    for listener in besieged(all, pids) {
+fn all_may_wait(root: Pid, pids: &[Pid]) -> Result<bool> {
+    let (listeners, signed) = besieged(root, pids)?;
+    for listener in listeners {
         if !door::can(listener.as_fd())? {
             return Ok(false);
         }
     }
-    Ok(true)
+    Ok(!signed)
 }
 
 /// Ends a container that was left frozen, in such a way that the other ends hear nothing of it where they are not to.
