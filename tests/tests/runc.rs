@@ -329,3 +329,70 @@ fn a_container_of_runcs_with_users_of_its_own_keeps_them() {
         host.sh(&format!("runc delete -f {name}")).ok();
     }
 }
+
+/// Makes a specification ask for more than `runc spec` does.
+const MORE: &str = r#"import json, sys
+path, shared = sys.argv[1:]
+s = json.load(open(path)); p, l = s['process'], s['linux']
+s['root']['readonly'] = True; s['hostname'] = 'spec'
+for m in s['mounts']:
+    if m['destination'] == '/run': m['options'] = ['mode=1777', 'size=1m', 'noexec']
+s['mounts'].append({'destination': '/home', 'type': 'bind', 'source': shared, 'options': ['rbind', 'rslave', 'ro']})
+p['user'] = {'uid': 7, 'gid': 8, 'additionalGids': [9, 10]}
+p['rlimits'] = [{'type': 'RLIMIT_NOFILE', 'hard': 300, 'soft': 200}, {'type': 'RLIMIT_CORE', 'hard': 0, 'soft': 0}]
+p['oomScoreAdj'], p['noNewPrivileges'] = 123, True
+for k in 'bounding effective permitted inheritable ambient'.split(): p['capabilities'][k] = ['CAP_NET_BIND_SERVICE', 'CAP_KILL']
+l['rootfsPropagation'] = 'slave'
+l['maskedPaths'], l['readonlyPaths'] = ['/proc/kcore', '/proc/keys', '/sys/firmware'], ['/proc/sys', '/proc/bus']
+l['sysctl'] = {'net.core.somaxconn': '77', 'kernel.msgmax': '9000'}
+l['seccomp'] = {'defaultAction': 'SCMP_ACT_ALLOW', 'syscalls': [{'names': ['syncfs'], 'action': 'SCMP_ACT_ERRNO', 'errnoRet': 42}]}
+json.dump(s, open(path, 'w'))
+"#;
+
+#[test]
+fn what_a_bundle_asks_for_is_so_after_three_generations() {
+    let (host, bundle) = host("alder");
+    let (more, shared) = (host.path("more.py"), host.path("shared"));
+    std::fs::write(&more, MORE).expect("write the script");
+    std::fs::create_dir(&shared).expect("make a directory");
+    let config = bundle.join("config.json");
+    host.sh(&format!(
+        "chmod 755 {} && chmod 1777 {}/rootfs/run && python3 {} {} {}",
+        host.path("").display(),
+        bundle.display(),
+        more.display(),
+        config.display(),
+        shared.display()
+    ))
+    .ok();
+    let look = |id: &str| {
+        let state = host.sh(&format!("runc state {id}")).ok();
+        let state: serde_json::Value = serde_json::from_str(&state).expect("the state");
+        let proc = format!("/proc/{}", state["pid"]);
+        // Numbers of mounts and peer groups are the kernel's to choose.
+        host.sh(&format!(
+            "grep -E '^(Uid|Gid|Groups|Cap|NoNew|Seccomp)' {proc}/status; grep -E 'open files|core' {proc}/limits; \
+             cat {proc}/oom_score_adj; cut -d' ' -f5- {proc}/mountinfo | sed -E 's/(shared|master):[0-9]+/\\1/' | sort; \
+             nsenter --target {} --net --ipc --uts sh -c 'hostname; cat /proc/sys/net/core/somaxconn /proc/sys/kernel/msgmax'",
+            state["pid"]
+        ))
+        .ok()
+    };
+    start(&host, "g0", &bundle);
+    let (mut counted, before) = (count(&host, "g0"), look("g0"));
+    for wanted in ["spec\n77\n9000", "/proc/keys", "300", "\n123\n"] {
+        assert!(before.contains(wanted), "{wanted}: {before}");
+    }
+    for (from, to) in [("g0", "g1"), ("g1", "g2"), ("g2", "g3")] {
+        host.sh(&format!("checkpoint runc:{from} | restore -n {to}"))
+            .ok();
+        assert_eq!(look(to), before, "{to}");
+        let now = count(&host, to);
+        assert!(now >= counted, "{to}: from {counted} to {now}");
+        until("it to go on", LONG, || {
+            (count(&host, to) > now).then_some(())
+        });
+        counted = now;
+    }
+    host.sh("runc delete -f g3").ok();
+}
