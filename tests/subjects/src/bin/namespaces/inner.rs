@@ -135,12 +135,6 @@ fn ordinary(dir: &Path, say: &OwnedFd, told: &OwnedFd) -> i32 {
             read_to_string("file").is_ok_and(|t| t == "kept in memory!"),
         ),
         (
-            "what lies under a mount",
-            !hollow.join("file").exists()
-                && umount2(&hollow, MntFlags::empty()).is_ok()
-                && read_to_string(hollow.join("file")).is_ok_and(|t| t == "under a mount"),
-        ),
-        (
             "the bind",
             read_to_string(bound.join("file")).is_ok_and(|t| t == "shown"),
         ),
@@ -155,6 +149,12 @@ fn ordinary(dir: &Path, say: &OwnedFd, told: &OwnedFd) -> i32 {
             }
             after == before
         }),
+        (
+            "what lies under a mount",
+            !hollow.join("file").exists()
+                && umount2(&hollow, MntFlags::empty()).is_ok()
+                && read_to_string(hollow.join("file")).is_ok_and(|t| t == "under a mount"),
+        ),
     ])
 }
 
