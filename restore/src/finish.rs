@@ -73,6 +73,11 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
         Some(any) => credentials::Base::of(&mut any.leader, pour.first_filter_is_engines)?,
         None => credentials::Base::default(),
     };
+    // Before limits: one on pending signals may be lower than what is pending.
+    for (pid, process) in &pour.processes {
+        let tasks = target.process(*pid)?;
+        signals::resume(tasks, &process.signals, &process.threads)?;
+    }
     for (pid, process) in &pour.processes {
         words.extend(limits::restore(target.process(*pid)?, &process.limits)?);
         each_thread(target, process, |stub, thread| {
@@ -80,9 +85,7 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
         })?;
     }
     for (pid, process) in &pour.processes {
-        let tasks = target.process(*pid)?;
-        signals::resume(tasks, &process.signals, &process.threads)?;
-        timers::resume(tasks, &process.timers)?;
+        timers::resume(target.process(*pid)?, &process.timers)?;
     }
     Ok(words)
 }

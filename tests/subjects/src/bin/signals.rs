@@ -3,6 +3,7 @@
 
 use kernel::own::signal::{Brought, action, count, counted, last_value, queue, take};
 use nix::libc::{SA_RESTART, SIGRTMIN};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
 use std::process::ExitCode;
 use subject::Stage;
@@ -37,7 +38,14 @@ fn main() -> ExitCode {
     };
     let masks = status();
 
+    // Fewer than wait already.
+    let limit = getrlimit(Resource::RLIMIT_SIGPENDING).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_SIGPENDING, 1, limit.1).expect("setrlimit");
+
     stage.wait();
+    let now = getrlimit(Resource::RLIMIT_SIGPENDING);
+    stage.same("the limit of signals", Ok((1, limit.1)), now);
+    setrlimit(Resource::RLIMIT_SIGPENDING, limit.0, limit.1).expect("setrlimit");
     stage.same("masks and queues", masks, status());
     let after = (actions(signals), action(real_time));
     stage.same("actions", before, after);
