@@ -158,6 +158,54 @@ fn rules_of_iptables_legacy_and_sets_of_ipset_survive_three_generations() {
     program.runs_free();
 }
 
+const TRAFFIC: &str = "
+    ip link add v1 type veth peer name v2; ip link add v3 type veth peer name v4
+    for link in v1 v2 v3 v4; do ip link set $link up; done
+    tc qdisc add dev v1 root handle 1: htb default 12 r2q 7
+    tc class add dev v1 parent 1: classid 1:1 htb rate 100mbit ceil 100mbit burst 15k
+    tc class add dev v1 parent 1:1 classid 1:10 htb rate 30mbit ceil 90mbit prio 1
+    tc class add dev v1 parent 1:1 classid 1:12 htb rate 10kbit ceil 20mbit prio 3 quantum 2000
+    tc qdisc add dev v1 parent 1:10 handle 20: pfifo limit 5
+    tc qdisc add dev v1 parent 1:12 handle 30: tbf rate 1mbit burst 32kbit latency 400ms
+    tc filter add dev v1 protocol ip parent 1: prio 2 u32 match ip dport 22 0xffff flowid 1:10
+    tc filter add dev v1 protocol ip parent 1: prio 1 u32 match ip src 10.0.0.0/8 match ip protocol 17 0xff flowid 1:12
+    tc filter add dev v1 protocol ip parent 1: prio 1 handle 2: u32 divisor 256
+    tc filter add dev v1 protocol ip parent 1: prio 1 u32 ht 2:7: match ip src 10.1.0.7/32 flowid 1:10
+    tc filter add dev v1 protocol ip parent 1: prio 1 u32 link 2: hashkey mask 0x000000ff at 12 match ip src 10.1.0.0/16
+    tc qdisc add dev v2 clsact
+    tc filter add dev v2 ingress protocol all prio 5 u32 match u32 0 0 action mirred egress mirror dev v3
+    tc filter add dev v2 egress protocol ipv6 prio 6 u32 match u32 0 0 action mirred egress redirect dev v4
+    tc qdisc add dev v3 handle ffff: ingress
+    tc filter add dev v3 parent ffff: protocol ip u32 match ip dst 10.7.0.0/16 action mirred ingress mirror dev v1
+    tc qdisc add dev v4 root handle 7: tbf rate 5mbit burst 10kb limit 100kb peakrate 8mbit minburst 1540";
+
+#[test]
+fn queueing_disciplines_survive_three_generations() {
+    let host = Host::new("alder");
+    let mut program = Program::alone(&host, "shaper", "sleep 1000");
+    program.network(TRAFFIC).ok();
+    let shown = "for l in v1 v2 v3 v4; do tc -d qdisc show dev $l; tc -d class show dev $l; for p in '' ingress egress \
+        'parent ffff:' 'parent 1:'; do tc filter show dev $l $p; done; done | sed 's/direct_packets_stat [0-9]*//; s/installed.*//' | sort";
+    let before = program.network(shown).ok();
+    assert!(
+        before.contains("link 2:") && before.contains("flowid 1:12"),
+        "{before}"
+    );
+    for way in [Way::Bare, Way::Pipe, Way::Directory] {
+        program = Way::carry(way, &program, &host, "").0;
+        let after = program.network(shown).ok();
+        for (a, b) in before.lines().zip(after.lines()) {
+            assert_eq!(a, b);
+        }
+        assert_eq!(
+            before.lines().count(),
+            after.lines().count(),
+            "{before}{after}"
+        );
+    }
+    program.runs_free();
+}
+
 #[test]
 fn a_service_at_an_inner_address_is_reached_there_after_a_move_under_another_address() {
     let host = Host::new("alder");
@@ -221,7 +269,8 @@ fn what_of_a_network_cannot_be_made_again_is_refused_by_name() {
     let program = Program::alone(&host, "odd", "sleep 1000");
     program
         .network(
-            "ip link add v1 type veth peer name v2; ip link set v1 up; tc qdisc add dev v1 root handle 1: htb; \
+            "ip link add v1 numtxqueues 2 type veth peer name v2; ip link set v1 up; tc qdisc add dev v1 root handle 1: mq; \
+             ip xfrm policy add src 10.0.0.0/8 dst 10.1.0.0/16 dir out; ip addrlabel add prefix 2001:db8::/32 label 77; \
              ip link add t0 type vxlan id 7 dstport 4789; ip link set t0 up",
         )
         .ok();
@@ -230,7 +279,9 @@ fn what_of_a_network_cannot_be_made_again_is_refused_by_name() {
         .sh(&format!("checkpoint pid:{} > /dev/null", program.pid))
         .fails_with(4);
     for words in [
-        "network link v1: a queueing discipline that was chosen (htb)",
+        "network link v1: a queueing discipline that was chosen (mq)",
+        "states or policies of IPsec",
+        "labels of addresses",
         "network link t0: a link of kind",
     ] {
         assert!(

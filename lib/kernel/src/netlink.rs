@@ -227,7 +227,7 @@ pub struct Attribute<'a> {
     whole: &'a [u8],
 }
 
-impl Attribute<'_> {
+impl<'a> Attribute<'a> {
     /// The attribute as it was found, with header and padding.
     pub fn whole(&self) -> Vec<u8> {
         let mut bytes = self.whole.to_vec();
@@ -252,7 +252,7 @@ impl Attribute<'_> {
     }
 
     /// What is in it, where it holds others.
-    pub fn inner(&self) -> Vec<Attribute<'_>> {
+    pub fn inner(&self) -> Vec<Attribute<'a>> {
         attributes(self.value)
     }
 }

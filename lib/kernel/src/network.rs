@@ -4,7 +4,9 @@ pub mod conntrack;
 pub mod ipset;
 pub mod legacy;
 pub mod links;
+pub mod others;
 pub mod tables;
+pub mod traffic;
 
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,9 @@ pub struct Network {
     pub tables: Tables,
     /// The rule set of nf_tables, in the order in which it is made: it takes effect as a whole.
     pub filter: Vec<Filter>,
+    /// Queueing disciplines that somebody has chosen.
+    #[serde(default)]
+    pub traffic: Box<Traffic>,
     /// The sets of ipset(8), as `IPSET_CMD_SAVE` lists them: what follows the header of each message.
     #[serde(default)]
     pub sets: Vec<Bytes>,
@@ -53,6 +56,19 @@ pub struct Filter {
     pub message: u16,
     /// What follows the message's header.
     pub body: Bytes,
+}
+
+/// Traffic control (tc(8)), in the kernel's own words: what follows the header of the message named. Indexes of links in them are
+/// those of [`Link::index`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Traffic {
+    /// `RTM_NEWQDISC`.
+    pub disciplines: Vec<Bytes>,
+    /// `RTM_NEWTCLASS`.
+    pub classes: Vec<Bytes>,
+    /// `RTM_NEWTFILTER`.
+    pub filters: Vec<Bytes>,
 }
 
 /// A table of iptables-legacy or its kin, in the kernel's own words.

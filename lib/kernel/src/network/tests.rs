@@ -2,6 +2,7 @@
 
 use super::links::{self, Link};
 use super::tables::{self, Table};
+use super::traffic::{self, Traffic};
 use crate::nftables::ruleset;
 use crate::{Namespace, Pid, within};
 use std::process::{Child, Command, Stdio};
@@ -168,11 +169,10 @@ fn links_and_ways_are_told_again_as_they_were_listed() {
 fn a_queueing_discipline_that_was_chosen_is_found() {
     let one = Network::new();
     one.sh("ip link add v1 type veth peer name v2; ip link set v1 up");
-    let found = || one.within(|| links::disciplines(&mut links::open()?));
-    assert_eq!(found(), []);
-    one.sh("tc qdisc add dev v1 root handle 1: htb");
-    assert_eq!(found().len(), 1);
-    assert_eq!(found()[0].1, "htb");
+    let found = || one.within(|| traffic::list(&mut links::open()?));
+    assert_eq!(found(), Traffic::default());
+    one.sh("tc qdisc add dev v1 root handle 1: htb; tc qdisc add dev v2 root handle 1: tbf rate 1mbit burst 9k limit 9k");
+    assert_eq!((found().disciplines.len(), found().others.len()), (2, 0));
 }
 
 const RULES: &str = "

@@ -4,11 +4,11 @@
 use crate::{Blocker, Error, Result};
 use image::bytes::Bytes;
 use image::namespaces::network::{
-    Address, Filter, LegacyFamily, LegacyTable, Link, LinkKind, Network, Tables,
+    Address, Filter, LegacyFamily, LegacyTable, Link, LinkKind, Network, Tables, Traffic,
 };
 use kernel::network::links::{self, BY_HAND, UP};
 use kernel::network::tables::{self, Table};
-use kernel::network::{conntrack, ipset, legacy};
+use kernel::network::{conntrack, ipset, legacy, others, traffic};
 use kernel::nftables::ruleset;
 use kernel::rtnetlink::{self, Rtnetlink};
 use kernel::{Namespace, Pid, within};
@@ -46,11 +46,20 @@ pub fn dump(root: Pid, others: &Others) -> Result<Network> {
             neighbours,
         },
         filter: seen.filter,
+        traffic: Box::new(Traffic {
+            disciplines: bytes(seen.traffic.disciplines),
+            classes: bytes(seen.traffic.classes),
+            filters: bytes(seen.traffic.filters),
+        }),
         sets: seen.sets,
         legacy: seen.legacy.into_iter().map(old_table).collect(),
         connections: seen.connections,
         sysctls: settings,
     })
+}
+
+fn bytes(all: Vec<Vec<u8>>) -> Vec<Bytes> {
+    all.into_iter().map(Bytes).collect()
 }
 
 fn old_table(table: legacy::Table) -> LegacyTable {
@@ -109,7 +118,8 @@ struct Seen {
     tables: [Vec<Bytes>; 5],
     filter: Vec<Filter>,
     connections: Vec<Bytes>,
-    disciplines: Vec<(u32, String)>,
+    traffic: traffic::Traffic,
+    unmovable: Vec<String>,
     sets: Vec<Bytes>,
     legacy: Vec<legacy::Table>,
 }
@@ -140,7 +150,8 @@ fn look(root: Pid, others: &Others) -> Result<Seen> {
             tables,
             filter,
             connections: conntrack::list()?.into_iter().map(Bytes).collect(),
-            disciplines: links::disciplines(&mut netlink)?,
+            traffic: traffic::list(&mut netlink)?,
+            unmovable: others::list()?,
             sets: ipset::list()?.into_iter().map(Bytes).collect(),
             legacy: legacy.tables()?,
         })
@@ -243,14 +254,18 @@ pub fn blockers(root: Pid, others: &Others) -> Result<Vec<Blocker>> {
             let what = "a link with a program of eBPF (XDP)".into();
             found.push(blocker(place(), what, "detach it before the checkpoint"));
         }
-        for (_, kind) in seen.disciplines.iter().filter(|(i, _)| *i == link.index) {
-            let what = format!("a queueing discipline that was chosen ({kind})");
-            found.push(blocker(
-                place(),
-                what,
-                "remove it before the checkpoint (tc qdisc del)",
-            ));
+        let of_link = |(i, _): &&(u32, String)| *i == link.index;
+        for (_, what) in seen.traffic.others.iter().filter(of_link) {
+            let remedy = "remove it before the checkpoint (tc qdisc del, tc filter del)";
+            found.push(blocker(place(), what.clone(), remedy));
         }
+    }
+    for what in seen.unmovable {
+        found.push(blocker(
+            "network".into(),
+            what,
+            "remove it before the checkpoint",
+        ));
     }
     Ok(found)
 }

@@ -3,11 +3,12 @@
 
 use super::{OURS, TABLES, mac, sysctls};
 use crate::{Error, Result};
+use image::bytes::Bytes;
 use image::namespaces::network::{LegacyFamily, LegacyTable, Link, LinkKind, Network};
 use kernel::netlink::{Message, Netlink};
 use kernel::network::links::{self, UP};
 use kernel::network::tables::{self, Table};
-use kernel::network::{conntrack, ipset, legacy};
+use kernel::network::{conntrack, ipset, legacy, traffic};
 use kernel::nftables::ruleset;
 use kernel::{Namespace, Pid, tun, within};
 use std::collections::{HashMap, HashSet};
@@ -82,6 +83,15 @@ pub(super) fn configure(
         LinkKind::Veth if uplinks == Uplinks::New => None,
         _ => index(then),
     };
+    let plain = |all: &[Bytes]| all.iter().map(|b| b.0.clone()).collect();
+    let traffic = traffic::Traffic {
+        disciplines: plain(&network.traffic.disciplines),
+        classes: plain(&network.traffic.classes),
+        filters: plain(&network.traffic.filters),
+        ..traffic::Traffic::default()
+    };
+    traffic::check(&traffic)?;
+    traffic::make(&mut netlink, &traffic, index)?;
     let t = &network.tables;
     let entries = [
         &t.addresses,
