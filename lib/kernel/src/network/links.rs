@@ -9,12 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 const NEWLINK: u16 = 16;
 const GETLINK: u16 = 18;
-<<<<<<< HEAD
-const NEWQDISC: u16 = 36;
-const GETQDISC: u16 = 38;
 const GETNSID: u16 = 90;
-=======
->>>>>>> a3ec13b (networks: queueing disciplines with classes and filters travel; IPsec, multicast routing and address labels, which were lost, are refused)
 /// `struct ifinfomsg`.
 const HEADER: usize = 16;
 
@@ -291,24 +286,6 @@ pub fn filters_vlans(bridge: &Link) -> bool {
     find(&attributes(&bridge.settings), 7).is_some_and(|a| a.value.first() != Some(&0))
 }
 
-<<<<<<< HEAD
-/// Queueing disciplines that somebody has chosen (tc(8)): the link's index and the kind.
-pub fn disciplines(netlink: &mut Netlink) -> Result<Vec<(u32, String)>> {
-    // struct tcmsg: family, interface, handle, parent, info.
-    let all = netlink.list("list queueing disciplines", GETQDISC, &[0; 20])?;
-    let chosen = |body: &[u8]| {
-        // Those that the kernel chooses have no handle.
-        let handle = word(body, 8)?;
-        let kind = find(&attributes(body.get(20..)?), 1)?.text();
-        (handle != 0).then_some((word(body, 4)?, kind))
-    };
-    Ok(all
-        .iter()
-        .filter(|m| m.kind == NEWQDISC)
-        .filter_map(|m| chosen(&m.body))
-        .collect())
-}
-
 /// What links here call another network namespace ([`Link::lower_network`]); none: nothing here speaks of it.
 pub fn number(netlink: &mut Netlink, network: BorrowedFd) -> Result<Option<u32>> {
     // struct rtgenmsg, padded.
@@ -320,8 +297,6 @@ pub fn number(netlink: &mut Netlink, network: BorrowedFd) -> Result<Option<u32>>
     Ok(number.filter(|number| *number as i32 >= 0))
 }
 
-=======
->>>>>>> a3ec13b (networks: queueing disciplines with classes and filters travel; IPsec, multicast routing and address labels, which were lost, are refused)
 /// Opens a socket to the tables of links and ways.
 pub fn open() -> Result<Netlink> {
     Netlink::open(NETLINK_ROUTE)

@@ -91,7 +91,7 @@ pub(super) fn configure(
         ..traffic::Traffic::default()
     };
     traffic::check(&traffic)?;
-    traffic::make(&mut netlink, &traffic, index)?;
+    traffic::make(netlink, &traffic, index)?;
     let t = &network.tables;
     let entries = [
         &t.addresses,
