@@ -65,7 +65,7 @@ fn a_segment_attached_in_a_namespace_of_a_single_thread_is_named() {
     let host = Host::new("alder");
     let (asked, program) = Asked::alone(&host, "alone", "attached");
     let words = "attached in an ipc namespace that no process is in, but a thread alone";
-    asked::is_refused(&host, &program, words);
+    is_refused(&host, &program, words);
     asked.is_whole();
 }
 
