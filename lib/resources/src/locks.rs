@@ -6,8 +6,12 @@ use crate::target::TargetTask;
 use crate::{Error, Result};
 use image::files::table::{Descriptor, Table};
 use image::locks::{Class, Lock};
-use kernel::remote::{Call, Caller};
+use kernel::remote::{Call, Caller, named};
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+/// How long others may hold a lock yet: the processes it was taken from, on this same host, that are about to end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Takes those of one descriptor table.
 pub(crate) fn dump(seen: &[Seen], descriptors: &[Descriptor]) -> Result<Vec<Lock>> {
@@ -59,6 +63,7 @@ const LOCK_NB: u64 = 4;
 
 /// Takes them again.
 pub(crate) fn resume(table: &Table, task: &mut TargetTask) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
     for lock in &table.locks {
         let number = table::number(lock.number)? as u64;
         let kind = if lock.exclusive { F_WRLCK } else { F_RDLCK };
@@ -81,7 +86,12 @@ pub(crate) fn resume(table: &Table, task: &mut TargetTask) -> Result<()> {
             "lock descriptor {number} of process {} again (somebody else here may hold that lock)",
             task.inside
         );
-        task.stub.must(&what, call)?;
+        let mut result = task.stub.call(call)?;
+        while result == -i64::from(libc::EAGAIN) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+            result = task.stub.call(call)?;
+        }
+        named(task.stub.tid(), &what, result)?;
     }
     Ok(())
 }

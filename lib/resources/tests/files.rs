@@ -409,9 +409,15 @@ fn locks_and_owners_are_held_again() {
         // While the source holds the locks, nobody else gets them.
         let refused = give(&image, directory.path()).err().unwrap().to_string();
         assert!(refused.contains("may hold that lock"), "{refused}");
-        source.unshare.kill().unwrap();
-        source.unshare.wait().unwrap();
-        let restored = give(&image, directory.path()).unwrap();
+        // As in a pipe on one host, where the source may be about to end.
+        let restored = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(500));
+                source.unshare.kill().unwrap();
+                source.unshare.wait().unwrap();
+            });
+            give(&image, directory.path()).unwrap()
+        });
         let now: Vec<_> = restored
             .target
             .processes
