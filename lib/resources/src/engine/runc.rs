@@ -62,6 +62,9 @@ pub fn find(engine: Engine, id: &str) -> Result<Option<Owned>> {
 
 /// What the runtime says of a container; `None` where it has none with this id.
 pub fn state(engine: Engine, id: &str) -> Result<Option<Value>> {
+    if engine == Engine::Crun && !keeps_any() {
+        return Ok(None);
+    }
     let output = call(engine.name(), &["state", id])?;
     if output.status.success() {
         let what = format!("what {engine} state prints");
@@ -79,6 +82,13 @@ pub fn state(engine: Engine, id: &str) -> Result<Option<Value>> {
         true => Ok(None),
         false => Err(Error::Refused(format!("{engine} state {id}: {why}"))),
     }
+}
+
+/// Whether crun has a place for its containers: where it has none, asking it for one would make that.
+fn keeps_any() -> bool {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR");
+    let places = runtime.unwrap_or_else(|| "/run".into());
+    Path::new(&places).join("crun").exists()
 }
 
 /// Whether a runtime's configuration asks for a terminal.
