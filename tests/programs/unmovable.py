@@ -31,28 +31,62 @@ def told():
         call(244, queue, event)
 
 
+def opened(name, descriptor):
+    print("open", name, descriptor, flush=True)
+    return descriptor
+
+
 def mapped(descriptor, length):
     # mmap: of Python's own would keep a descriptor.
     call(9, None, length, 3, mmap.MAP_SHARED, descriptor, 0)
     os.close(descriptor)
 
 
-def ring():
+def a_ring():
     # io_uring_setup
-    mapped(call(425, 4, ctypes.create_string_buffer(256)), 4096)
+    return call(425, 4, ctypes.create_string_buffer(256))
 
 
-def counter():
+def a_counter():
     # perf_event_open: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_TASK_CLOCK
     event = ctypes.create_string_buffer(struct.pack("=IIQ", 1, 112, 1), 112)
-    mapped(call(298, event, 0, -1, -1, 0), 8192)
+    return call(298, event, 0, -1, -1, 0)
 
 
-def secret():
+def a_secret():
     # memfd_secret
     descriptor = call(447, 0)
     os.ftruncate(descriptor, 4096)
-    mapped(descriptor, 4096)
+    return descriptor
+
+
+def ring():
+    mapped(a_ring(), 4096)
+
+
+def counter():
+    mapped(a_counter(), 8192)
+
+
+def secret():
+    mapped(a_secret(), 4096)
+
+
+def open_ring():
+    opened("open_ring", a_ring())
+
+
+def open_counter():
+    opened("open_counter", a_counter())
+
+
+def open_secret():
+    opened("open_secret", a_secret())
+
+
+def faults():
+    # userfaultfd
+    opened("faults", call(323, 0))
 
 
 def queue():

@@ -26,6 +26,14 @@ fn refused(kinds: &[(&str, &[&str])]) {
     for word in had.iter().flat_map(|(_, words)| *words) {
         assert!(outcome.stderr.contains(word), "{word}: {}", outcome.stderr);
     }
+    let open = output.lines().filter_map(|line| line.strip_prefix("open "));
+    for (name, number) in open.filter_map(|line| line.split_once(' ')) {
+        let (_, words) = kinds.iter().find(|(kind, _)| *kind == name).expect("asked");
+        let holder = format!("process {}, descriptor {number}: ", program.pid);
+        let named = |line: &str| line.contains(&holder) && words.iter().all(|w| line.contains(w));
+        let said = outcome.stderr.lines().any(named);
+        assert!(said, "{name}, {holder}: {}", outcome.stderr);
+    }
     program.runs_free();
     traces.assert_none_left(&host);
 }
@@ -40,6 +48,19 @@ fn chosen_neighbours_and_mappings_without_a_descriptor_are_refused_by_name() {
         ("ring", &[": io_uring (end what uses it"]),
         ("counter", &[": a performance counter (end what uses it"]),
         ("secret", &["secret memory (memfd_secret)"]),
+    ]);
+}
+
+#[test]
+fn what_only_its_descriptor_shows_is_refused_by_process_and_number() {
+    refused(&[
+        ("open_ring", &["io_uring", "switched off"]),
+        (
+            "open_counter",
+            &["a performance counter", "end the profiling first"],
+        ),
+        ("open_secret", &["secret memory (memfd_secret)"]),
+        ("faults", &["userfaultfd"]),
     ]);
 }
 

@@ -81,6 +81,18 @@ pub fn arm(fd: BorrowedFd, flags: u32, first: u64, interval: u64) -> Result<()> 
     check(result.into(), || "timerfd_settime".into()).map(drop)
 }
 
+/// Lets a timer that has expired count what it has missed since and go on (timerfd_gettime(2); fs/timerfd.c,
+/// `do_timerfd_gettime`): one with an interval else waits to be read.
+pub fn count(fd: BorrowedFd) -> Result<()> {
+    let mut left = libc::itimerspec {
+        it_interval: timespec(0),
+        it_value: timespec(0),
+    };
+    // SAFETY: `left` outlives the call.
+    let result = unsafe { libc::timerfd_gettime(fd.as_raw_fd(), &raw mut left) };
+    check(result.into(), || "timerfd_gettime".into()).map(drop)
+}
+
 /// Says how many expirations have not been read; not 0 (`TFD_IOC_SET_TICKS`).
 pub fn set_ticks(fd: BorrowedFd, ticks: u64) -> Result<()> {
     // SAFETY: the request reads one u64, which outlives the call.

@@ -76,7 +76,6 @@ pub const KNOWN: &[Known] = &[
     known("SO_KEEPALIVE", libc::SOL_SOCKET, 9, Number, Early),
     known("SO_OOBINLINE", libc::SOL_SOCKET, 10, Number, Early),
     known("SO_NO_CHECK", libc::SOL_SOCKET, 11, Number, Early),
-    known("SO_PRIORITY", libc::SOL_SOCKET, 12, Number, Early),
     known("SO_LINGER", libc::SOL_SOCKET, 13, Bytes(8), Early),
     known("SO_PASSCRED", libc::SOL_SOCKET, 16, Number, Late),
     known("SO_RCVLOWAT", libc::SOL_SOCKET, 18, Number, Late),
@@ -112,6 +111,8 @@ pub const KNOWN: &[Known] = &[
     known("SO_INQ", libc::SOL_SOCKET, 84, Number, Late),
     known("SO_LOCK_FILTER", libc::SOL_SOCKET, 44, Number, Late),
     known("IP_TOS", libc::IPPROTO_IP, 1, Number, Early),
+    // Which the one before it sets, too (net/ipv4/ip_sockglue.c, ip_sock_set_tos).
+    known("SO_PRIORITY", libc::SOL_SOCKET, 12, Number, Early),
     known("IP_TTL", libc::IPPROTO_IP, 2, Number, Early),
     known("IP_HDRINCL", libc::IPPROTO_IP, 3, Number, Early),
     known("IP_OPTIONS", libc::IPPROTO_IP, 4, Bytes(40), Early),

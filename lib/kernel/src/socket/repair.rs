@@ -246,7 +246,6 @@ pub struct Secluded<'a> {
 impl<'a> Secluded<'a> {
     /// Begins it.
     pub fn begin(fd: BorrowedFd<'a>) -> Result<Self> {
-        set_option(fd, SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo")?;
         // A packet that has the RST bit in its TCP flags (offset 13 of what a TCP socket's filter sees) is dropped.
         let instructions: [(u16, u8, u8, u32); 4] = [
             (0x30, 0, 0, 13),
@@ -261,15 +260,18 @@ impl<'a> Secluded<'a> {
             })
             .collect();
         super::attach_filter(fd, &program)?;
-        // A FIN that our own table drops (`crate::nftables`) has not been sent, and cannot be acknowledged.
         let mark = number(fd, SOL_SOCKET, libc::SO_MARK)?;
-        set_number(
-            fd,
-            SOL_SOCKET,
-            libc::SO_MARK,
-            crate::nftables::PASSES as i32,
-        )?;
-        Ok(Secluded { fd, mark })
+        let secluded = Secluded { fd, mark };
+        secluded.withdraw()?;
+        Ok(secluded)
+    }
+
+    /// What is sent from now on goes nowhere again.
+    pub fn withdraw(&self) -> Result<()> {
+        set_option(self.fd, SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo")?;
+        // A FIN that our own table drops (`crate::nftables`) has not been sent, and cannot be acknowledged.
+        let passes = crate::nftables::PASSES as i32;
+        set_number(self.fd, SOL_SOCKET, libc::SO_MARK, passes)
     }
 
     /// All is sent: what [we deliver](crate::socket::segment) is heard from now on. It comes by the interface that has our

@@ -81,7 +81,9 @@ pub fn dump(
         let Some(value) = known.read(fd) else {
             continue;
         };
-        if fresh.get(known.name) != Some(&value) {
+        // Setting IP_TOS sets SO_PRIORITY: the program may have set it back.
+        let follows = known.name == "SO_PRIORITY" && is_recorded(&options, "IP_TOS");
+        if fresh.get(known.name) != Some(&value) || follows {
             let value = match value {
                 option::Value::Number(n) => Value::Number(n),
                 option::Value::Bytes(bytes) => Value::Bytes(Bytes(bytes)),
@@ -102,6 +104,10 @@ pub fn dump(
     let filter = socket::filter(fd).unwrap_or_default();
     options.filter = (!filter.is_empty()).then_some(Bytes(filter));
     Ok(options)
+}
+
+fn is_recorded(options: &Options, name: &str) -> bool {
+    options.settings.iter().any(|s| s.option == name)
 }
 
 /// Sets what may be set before the socket has an address.

@@ -55,6 +55,8 @@ fn leads_its_session() -> bool {
 
 fn main() -> ExitCode {
     let mut stage = Stage::enter();
+    // An error: it leads one already.
+    let _ = nix::unistd::setsid();
     setrlimit(Resource::RLIMIT_NOFILE, 333, 3333).expect("setrlimit");
     setrlimit(Resource::RLIMIT_CORE, 0, 1 << 20).expect("setrlimit");
     setrlimit(Resource::RLIMIT_STACK, 4 << 20, 16 << 20).expect("setrlimit");

@@ -148,6 +148,13 @@ fn main() -> ExitCode {
     advised
         .advise(4 * PAGE, 2 * PAGE, libc::MADV_RANDOM)
         .expect("MADV_RANDOM");
+    // Where the kernel merges pages (CONFIG_KSM).
+    if let Err(error) = advised.advise(6 * PAGE, PAGE, libc::MADV_MERGEABLE) {
+        println!("not tried: MADV_MERGEABLE: {error}");
+    }
+    advised
+        .advise(7 * PAGE, PAGE, libc::MADV_NOHUGEPAGE)
+        .expect("MADV_NOHUGEPAGE");
     expected.push(("an advised area", advised, 0, bytes(9, 8 * PAGE)));
 
     let huge = Area::private(4 * HUGE).expect("an area");

@@ -307,10 +307,6 @@ fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<(OwnedFd, Option<How>)> {
     if !unsent_bytes.is_empty() {
         socket::send(fd, unsent_bytes, None, &[], None)?;
     }
-    if fins.sent {
-        socket::shutdown(fd, SHUT_WR)?;
-    }
-    secluded.listen()?;
     let own_end = c
         .send_sequence
         .wrapping_add(c.send_queue.0.len() as u32)
@@ -326,23 +322,32 @@ fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<(OwnedFd, Option<How>)> {
             flags,
         })
     };
+    let ends = || -> Result<()> {
+        from_peer(receive_end, c.send_sequence, FIN | ACK)?;
+        // Once more: what is old is acknowledged at once, so that no acknowledgement is left to be sent later.
+        Ok(from_peer(receive_end, c.send_sequence, FIN | ACK)?)
+    };
+    // Whose FIN was first makes the state.
+    let peer_was_first = c.phase == Phase::LastAck;
+    if peer_was_first {
+        secluded.listen()?;
+        ends()?;
+        secluded.withdraw()?;
+    }
+    if fins.sent {
+        socket::shutdown(fd, SHUT_WR)?;
+    }
+    secluded.listen()?;
     if fins.acknowledged {
         from_peer(receive_end, own_end, ACK)?;
     }
-    if fins.received {
-        let acknowledged = if fins.acknowledged {
-            own_end
-        } else {
-            c.send_sequence
-        };
-        from_peer(receive_end, acknowledged, FIN | ACK)?;
-        // Once more: what is old is acknowledged at once, so that no acknowledgement is left to be sent later.
-        from_peer(receive_end, acknowledged, FIN | ACK)?;
+    if fins.received && !peer_was_first {
+        ends()?;
     }
     secluded.end()?;
     roomy.back()?;
     let state = tcp_info(fd)?.state;
-    if super::phase(state).map(same) != Some(same(c.phase)) {
+    if super::phase(state) != Some(c.phase) {
         return Err(Error::Refused(format!(
             "a TCP connection came out in state {state}, not {:?}",
             c.phase
@@ -355,14 +360,6 @@ fn rebuilt(tcp: &Tcp, c: &Connection) -> Result<(OwnedFd, Option<How>)> {
         window: None,
     };
     Ok((made, Some(how)))
-}
-
-/// Both have closed, one after the other or at once: what comes next is the same.
-fn same(phase: Phase) -> Phase {
-    match phase {
-        Phase::Closing => Phase::LastAck,
-        other => other,
-    }
 }
 
 /// How a connection has ended.

@@ -48,8 +48,14 @@ const MEANINGLESS: &[&str] = &[
     "IPV6_MULTICAST_HOPS",
     "IPV6_MULTICAST_IF",
 ];
-/// What a connection moves by itself.
-const MOVING: &[&str] = &["TCP_MAXSEG", "TCP_WINDOW_CLAMP", "SO_INCOMING_CPU"];
+/// What a connection moves by itself, and what is about its first packet only: with `TCP_FASTOPEN_CONNECT`, connect(2) of the
+/// one being made would wait for bytes to send.
+const MOVING: &[&str] = &[
+    "TCP_MAXSEG",
+    "TCP_WINDOW_CLAMP",
+    "SO_INCOMING_CPU",
+    "TCP_FASTOPEN_CONNECT",
+];
 
 /// Refuses what cannot be taken.
 pub fn judge(fd: BorrowedFd, holder: Holder, diag: &Diag) -> Result<()> {
