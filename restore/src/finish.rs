@@ -64,7 +64,7 @@ pub fn finish(pour: &mut Pour) -> Result<Vec<String>> {
     if let Some(files) = &mut pour.files {
         files.resume(target)?;
     }
-    nested::settle(nested, target, &mut pour.init)?;
+    words.extend(nested::settle(nested, target, &mut pour.init)?);
     let root = target.root_pid;
     ipc::sysv::resume(target, root, &pour.sysv)?;
     let unlinked = pour.files.iter().flat_map(Opened::queues);

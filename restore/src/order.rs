@@ -78,22 +78,20 @@ pub fn run(options: Options) -> anyhow::Result<Exit> {
         finish::finish(&mut pour)
     })
     .map_err(failure)?;
-    if !options.common.quiet {
-        for word in words
-            .iter()
-            .map(String::as_str)
-            .chain(pour.vessel.warnings().iter().map(String::as_str))
-        {
+    let say = |words: &[String]| {
+        for word in words.iter().filter(|_| !options.common.quiet) {
             let _ = writeln!(std::io::stderr(), "restore: {word}");
         }
-    }
+    };
+    say(&words);
+    say(pour.vessel.warnings());
     if let (Some(frozen), Some(clocks)) = (&pour.frozen, clocks) {
         until(frozen.clocks, clocks, made)?;
     }
     let console = pour.console.take();
     drop(files);
     let running = timed(&mut stats, &options, Phase::Release, || {
-        filter(&mut pour, &container)?;
+        say(filter(&mut pour, &container)?.as_slice());
         release(pour, silence)
     })
     .map_err(failure)?;
@@ -251,14 +249,15 @@ pub fn uplinks(vessel: &dyn vessel::Vessel, container: &Container) -> Uplinks {
     }
 }
 
-/// The packet filter of the container, where it has a network of its own again: from here on it counts.
-fn filter(pour: &mut Pour, container: &Container) -> resources::Result<()> {
+/// The packet filter of the container, where it has a network of its own again: from here on it counts. A word for those who
+/// restore.
+fn filter(pour: &mut Pour, container: &Container) -> resources::Result<Option<String>> {
     let pid = pour.vessel.pid();
     match container.namespaces.network.own() {
         Some(record) if is_own(pid, Kind::Network)? => {
             network::resume(pid, record, uplinks(&*pour.vessel, container))
         }
-        _ => Ok(()),
+        _ => Ok(None),
     }
 }
 

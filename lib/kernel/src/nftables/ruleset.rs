@@ -81,20 +81,8 @@ pub fn list(but: &str) -> Result<Vec<Object>> {
     let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
     let mut found = Vec::new();
     for kind in &KINDS {
-        let all = match netlink.list(
-            "list the packet filter",
-            SUBSYSTEM | kind.list,
-            &[0; HEADER],
-        ) {
-            // A kernel without nf_tables.
-            Err(e) if matches!(e.raw(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => return Ok(found),
-            all => all?,
-        };
-        let wanted = |m: &Message| {
-            m.kind == SUBSYSTEM | kind.new
-                && !table_of(&m.body).is_none_or(|name| name.starts_with(but))
-        };
-        for m in all.into_iter().filter(wanted) {
+        let wanted = |m: &Message| !table_of(&m.body).is_none_or(|name| name.starts_with(but));
+        for m in told(&mut netlink, kind)?.into_iter().filter(wanted) {
             judge(kind.new, &m.body)?;
             if kind.new == NEWRULE {
                 found.push(object(kind, with_protocol(&m.body)));
@@ -114,6 +102,20 @@ pub fn list(but: &str) -> Result<Vec<Object>> {
         _ => 0,
     });
     Ok(found)
+}
+
+/// What the kernel lists of a kind.
+fn told(netlink: &mut Netlink, kind: &Kind) -> Result<Vec<Message>> {
+    let what = "list the packet filter";
+    match netlink.list(what, SUBSYSTEM | kind.list, &[0; HEADER]) {
+        // A kernel without nf_tables.
+        Err(e) if matches!(e.raw(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Vec::new()),
+        all => {
+            let mut all = all?;
+            all.retain(|m| m.kind == SUBSYSTEM | kind.new);
+            Ok(all)
+        }
+    }
 }
 
 fn table_of(body: &[u8]) -> Option<String> {
@@ -242,9 +244,11 @@ pub fn owner(object: &Object) -> Option<(u8, String)> {
     Some((*object.body.first()?, table_of(&object.body)?))
 }
 
-/// The tables there are in this thread's namespace.
+/// The tables there are in this thread's namespace, whosever they are.
 pub fn tables() -> Result<HashSet<(u8, String)>> {
-    Ok(list("\0")?.iter().filter_map(owner).collect())
+    let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
+    let all = told(&mut netlink, &KINDS[0])?;
+    Ok(all.iter().filter_map(owner).collect())
 }
 
 /// Makes all of it in this thread's namespace, or nothing.

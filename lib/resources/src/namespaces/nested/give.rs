@@ -233,10 +233,15 @@ pub(super) fn said(id: u32, map: Option<&[Range]>) -> Result<u32> {
     })
 }
 
-/// Once all threads are there: where their children are to be, and the end of the holders.
-pub fn settle(nested: &Nested, target: &mut Target, init: &mut Option<Stub>) -> Result<()> {
+/// Once all threads are there: where their children are to be, and the end of the holders. Words for those who restore.
+pub fn settle(
+    nested: &Nested,
+    target: &mut Target,
+    init: &mut Option<Stub>,
+) -> Result<Vec<String>> {
+    let mut words = Vec::new();
     if nested.is_empty() {
-        return Ok(());
+        return Ok(words);
     }
     children(nested, target)?;
     for inner in &nested.namespaces {
@@ -244,7 +249,7 @@ pub fn settle(nested: &Nested, target: &mut Target, init: &mut Option<Stub>) -> 
         if let Content::Network { network } = &inner.content
             && let Some(there) = target.inners.pid(inner.id)
         {
-            network::resume(there, network, Uplinks::Kept)?;
+            words.extend(network::resume(there, network, Uplinks::Kept)?);
         }
         if let Content::Ipc { sysv, queues, .. } = &inner.content
             && let Some(there) = target.inners.pid(inner.id)
@@ -260,7 +265,7 @@ pub fn settle(nested: &Nested, target: &mut Target, init: &mut Option<Stub>) -> 
         let first = inners.first(target, init)?;
         first.must(&what, call::wait4(holder.inside))?;
     }
-    Ok(())
+    Ok(words)
 }
 
 impl Inners {

@@ -12,6 +12,7 @@ use kernel::network::{conntrack, ipset, legacy, traffic};
 use kernel::nftables::ruleset;
 use kernel::{Namespace, Pid, tun, within};
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 /// Whether the links that lead outside have the addresses they had.
@@ -264,11 +265,11 @@ pub(super) fn plain(link: &Link) -> Result<links::Link> {
 }
 
 /// The second step, when nothing is left to be done in the network of process `pid`: its packet filter, and the connections
-/// that this knows. Tables that an engine has made are its own.
-pub fn resume(pid: Pid, network: &Network, uplinks: Uplinks) -> Result<()> {
+/// that this knows. Tables that an engine has made are its own. A word where some of the connections stay unknown.
+pub fn resume(pid: Pid, network: &Network, uplinks: Uplinks) -> Result<Option<String>> {
     let nothing = network.filter.is_empty() && network.sets.is_empty();
     if nothing && network.legacy.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     within(pid, &[Namespace::Net], || {
         // Rules speak of sets.
@@ -292,12 +293,26 @@ pub fn resume(pid: Pid, network: &Network, uplinks: Uplinks) -> Result<()> {
         };
         let wanted: Vec<Message> = objects.into_iter().filter(new).collect();
         ruleset::make(&wanted)?;
-        if uplinks == Uplinks::Kept {
-            let known: Vec<Vec<u8>> = network.connections.iter().map(|c| c.0.clone()).collect();
-            // What is not known any more is as after a restart of the filter: the next packet says it again.
-            conntrack::fill(&known)?;
+        // Those by an address that is gone are over.
+        let gone: Vec<IpAddr> = match uplinks {
+            Uplinks::Kept => Vec::new(),
+            Uplinks::New => {
+                let outside = network.links.iter().filter(|l| l.kind == LinkKind::Veth);
+                outside
+                    .flat_map(|l| &l.addresses)
+                    .map(|a| a.address)
+                    .collect()
+            }
+        };
+        let known = network.connections.iter().map(|c| c.0.clone());
+        let known: Vec<_> = known.filter(|c| !conntrack::speaks_of(c, &gone)).collect();
+        match conntrack::fill(&known)? {
+            0 => Ok(None),
+            failed => Ok(Some(format!(
+                "{failed} of {} connections that the packet filter knew could not be told to it again",
+                known.len()
+            ))),
         }
-        Ok(())
     })?
 }
 
