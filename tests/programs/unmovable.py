@@ -102,6 +102,14 @@ def queue():
         os.getppid() == 1 and os._exit(0)
 
 
+def autofs():
+    # The mount namespace is its own.
+    _, heard = os.pipe2(0)
+    words = f"fd={heard},pgrp={os.getpgrp() or os.getpid()},minproto=5,maxproto=5,indirect"
+    if libc.mount(b"unmovable", b"/mnt", b"autofs", 0, words.encode()):
+        raise OSError(ctypes.get_errno(), "mount autofs")
+
+
 def core():
     # PR_SCHED_CORE, PR_SCHED_CORE_CREATE, of this thread
     call(157, 62, 1, 0, 0, 0)

@@ -52,7 +52,7 @@ fn chosen_neighbours_and_mappings_without_a_descriptor_are_refused_by_name() {
 }
 
 #[test]
-fn what_only_its_descriptor_shows_is_refused_by_process_and_number() {
+fn what_only_a_descriptor_or_a_mount_shows_is_refused_by_name() {
     refused(&[
         ("open_ring", &["io_uring", "switched off"]),
         (
@@ -61,6 +61,13 @@ fn what_only_its_descriptor_shows_is_refused_by_process_and_number() {
         ),
         ("open_secret", &["secret memory (memfd_secret)"]),
         ("faults", &["userfaultfd"]),
+        (
+            "autofs",
+            &[
+                "an autofs file system that the host has not mounted",
+                "checkpoint --mount",
+            ],
+        ),
     ]);
 }
 

@@ -373,9 +373,15 @@ impl Sorter<'_> {
             "tmpfs" | "ramfs" | "hugetlbfs" => Ok(self.next_tmpfs()),
             "overlay" if mount.root == b"/" => own_overlay(mount),
             fstype if FRESH.contains(&fstype) && mount.root == b"/" => Ok(Origin::Fresh),
-            fstype => Err(format!(
-                "a {fstype} file system that the host has not mounted"
-            )),
+            fstype => {
+                let article = match fstype.starts_with(['a', 'e', 'i', 'o', 'u']) {
+                    true => "an",
+                    false => "a",
+                };
+                Err(format!(
+                    "{article} {fstype} file system that the host has not mounted"
+                ))
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //! nothing, and close without a word if nothing comes of it all.
 
 use crate::sockets::{bytes_of, options};
-use crate::{Result, namespaces};
+use crate::{Error, Result, namespaces};
 use image::sockets::Address;
 use image::sockets::options::Options;
 use kernel::namespaces::Kind;
@@ -83,14 +83,16 @@ impl Waiting {
         }
         for one in &self.sockets {
             if let How::Repaired { .. } = one.how {
-                let _ = repair::resume(one.fd.as_fd(), one.reuse());
+                repair::resume(one.fd.as_fd(), one.reuse())?;
             }
         }
         for one in &self.sockets {
             match &one.how {
-                How::Repaired { unsent, .. } if !unsent.is_empty() => {
-                    let _ = one.send(unsent);
-                }
+                How::Repaired { unsent, .. } if !unsent.is_empty() => match one.send(unsent) {
+                    Err(Error::Kernel(e)) if is_lack(e.raw()) => return Err(e.into()),
+                    // The other end is gone.
+                    _ => (),
+                },
                 How::Repaired { .. } => (),
                 How::Connecting { remote } => {
                     let _ = one.connect(remote);
@@ -99,6 +101,11 @@ impl Waiting {
         }
         Ok(())
     }
+}
+
+/// Whether bytes would be missing in the middle of a connection that lives: this host had no room for them.
+fn is_lack(errno: Option<i32>) -> bool {
+    matches!(errno, Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM))
 }
 
 impl One {
