@@ -12,6 +12,8 @@ const SHOWN: &str = "ip -d -o link show | sed 's/state [A-Z]*//; s/ [a-z_]*timer
 const BUILT: &str = "
     ip link add b0 address 02:00:00:00:00:01 type bridge ageing_time 1234
     ip link add v1 address 02:00:00:00:00:02 type veth peer name v2 address 02:00:00:00:00:03
+    ip link add i0 address 02:00:00:00:00:05 type ifb
+    ip link set i0 up txqueuelen 55
     ip link set v1 master b0 type bridge_slave
     bridge link set dev v1 cost 7 hairpin on
     ip link add link v2 name m0 address 02:00:00:00:00:04 type macvlan mode bridge
@@ -239,7 +241,7 @@ fn what_of_a_network_cannot_be_made_again_is_refused_by_name() {
         .network(
             "ip link add v1 numtxqueues 2 type veth peer name v2; ip link set v1 up; tc qdisc add dev v1 root handle 1: mq; \
              ip xfrm policy add src 10.0.0.0/8 dst 10.1.0.0/16 dir out; ip addrlabel add prefix 2001:db8::/32 label 77; \
-             ip link add t0 type vxlan id 7 dstport 4789; ip link set t0 up",
+             ip link add t0 type vxlan id 7 dstport 4789; ip link set t0 up; ip link add t1 type vxlan id 8 dstport 4790",
         )
         .ok();
     let traces = Traces::of(&host);
@@ -250,7 +252,8 @@ fn what_of_a_network_cannot_be_made_again_is_refused_by_name() {
         "network link v1: a queueing discipline that was chosen (mq)",
         "states or policies of IPsec",
         "labels of addresses",
-        "network link t0: a link of kind",
+        "network link t0: a link of kind vxlan",
+        "network link t1: a link of kind vxlan",
     ] {
         assert!(
             outcome.stderr.contains(words),

@@ -158,6 +158,8 @@ pub enum LinkKind {
     Bridge,
     /// A link that swallows everything.
     Dummy,
+    /// A link to which what other links receive is redirected (`ifb`).
+    Ifb,
     /// Another hardware address of a link that is here too.
     Macvlan {
         /// That link, by index.

@@ -24,6 +24,20 @@ pub use give::{Uplinks, loopback, restore, restore_under, resume};
 /// The beginning of the names of our own tables of nf_tables, which stay behind.
 const OURS: &str = "ferry-";
 
+/// Links that tunnels' modules make in every network namespace (net.core.fb_tunnels_only_for_init_net).
+const FALLBACKS: [&str; 10] = [
+    "tunl0",
+    "gre0",
+    "gretap0",
+    "erspan0",
+    "sit0",
+    "ip6tnl0",
+    "ip6gre0",
+    "ip_vti0",
+    "ip6_vti0",
+    "ip6gretap0",
+];
+
 /// Takes the network of the process's namespace, whose links may lead into these others of the container's.
 pub fn dump(root: Pid, others: &Others) -> Result<Network> {
     let seen = look(root, others)?;
@@ -174,6 +188,7 @@ fn kind(link: &links::Link, others: &across::Numbered) -> Option<LinkKind> {
         ("tun", _) => Some(LinkKind::Tun),
         ("bridge", _) => Some(LinkKind::Bridge),
         ("dummy", _) => Some(LinkKind::Dummy),
+        ("ifb", _) => Some(LinkKind::Ifb),
         _ => None,
     }
 }
@@ -236,14 +251,14 @@ pub fn blockers(root: Pid, others: &Others) -> Result<Vec<Blocker>> {
     let mut found = Vec::new();
     for link in &seen.links {
         let place = || format!("network link {}", link.name);
-        // Devices that the kernel makes in every namespace of itself (net.core.fb_tunnels_only_for_init_net) are not the
-        // container's doing; switched off they carry nothing.
-        if kind(link, &seen.others).is_none() && link.flags & UP != 0 {
+        // Devices that the kernel makes in every namespace of itself are not the container's doing; switched off they carry nothing.
+        let own = FALLBACKS.contains(&link.name.as_str()) && link.flags & UP == 0;
+        if kind(link, &seen.others).is_none() && !own {
             let what = match link.kind.as_str() {
                 "" => "a network device of the host's".into(),
                 kind => format!("a link of kind {kind}"),
             };
-            let remedy = "remove it or switch it off, and reach the container by a veth pair";
+            let remedy = "remove it, and reach the container by a veth pair";
             found.push(blocker(place(), what, remedy));
         }
         if link.kind == "bridge" && links::filters_vlans(link) {

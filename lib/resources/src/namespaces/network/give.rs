@@ -145,7 +145,7 @@ fn make(netlink: &mut Netlink, network: &Network) -> Result<HashMap<u32, u32>> {
         match link.kind {
             LinkKind::Loopback | LinkKind::Veth => continue,
             LinkKind::Across { .. } | LinkKind::MacvlanAcross { .. } | LinkKind::Inward => continue,
-            LinkKind::Bridge | LinkKind::Dummy => {
+            LinkKind::Bridge | LinkKind::Dummy | LinkKind::Ifb => {
                 anywhere(&wanted, |link| links::make(netlink, link, None))?
             }
             LinkKind::Tun => anywhere(&wanted, make_tun)?,
@@ -246,6 +246,7 @@ pub(super) fn plain(link: &Link) -> Result<links::Link> {
         LinkKind::Bridge => "bridge",
         LinkKind::Tun => "tun",
         LinkKind::Dummy => "dummy",
+        LinkKind::Ifb => "ifb",
         LinkKind::Macvlan { .. } | LinkKind::MacvlanAcross { .. } => "macvlan",
     };
     Ok(links::Link {
