@@ -37,6 +37,7 @@ def prctl(*arguments):
 
 
 SETRESUID, SETRESGID, PRCTL, IOPRIO_SET, IOPRIO_GET, GETAFFINITY, SECCOMP, SETATTR, GETATTR = 117, 119, 157, 251, 252, 204, 317, 314, 315
+SET_MEMPOLICY, GET_MEMPOLICY = 238, 239
 SET_FILTER, TSYNC = 1, 1
 
 
@@ -49,12 +50,15 @@ def has():
     call(GETAFFINITY, 0, 128, ctypes.addressof(processors))
     death = ctypes.create_string_buffer(8)
     prctl(2, ctypes.addressof(death))
+    policy = ctypes.create_string_buffer(8 + 128)
+    call(GET_MEMPOLICY, ctypes.addressof(policy), ctypes.addressof(policy) + 8, 1025, 0, 0)
     wanted = ("Name:", "Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp", "SigBlk:")
     with open("/proc/thread-self/status") as status:
         lines = [line.strip() for line in status if line.startswith(wanted)]
     return {
         "tid": tid, "scheduling": attributes.raw.hex(), "processors": processors.raw.hex(), "priority": call(IOPRIO_GET, 1, 0),
         "slack": prctl(30), "keepcaps": prctl(7), "secure bits": prctl(27), "death": death.raw.hex(), "status": lines,
+        "policy of memory": policy.raw.hex(), "failing memory": prctl(34),
         "sysinfo": call(99, kept(bytes(256))), "times": call(100, kept(bytes(64))) == "EXDEV",
     }
 
@@ -78,6 +82,12 @@ def ids(number):
     call(SETRESUID, number, number + 1, number + 2)
 
 
+def placed(mode, nodes):
+    result = call(SET_MEMPOLICY, mode, kept(struct.pack("Q", nodes)), 65)
+    if isinstance(result, str):
+        print(f"has not policy of memory {mode}: {result}", flush=True)
+
+
 MILLISECOND = 1_000_000
 KINDS = {
     "fifo": lambda: scheduled(1, flags=1, priority=5),
@@ -89,6 +99,11 @@ KINDS = {
     "bounds": lambda: scheduled(0, flags=0x60, least=100, greatest=500),
     "ioprio": lambda: call(IOPRIO_SET, 1, 0, 2 << 13 | 6),
     "one cpu": lambda: os.sched_setaffinity(0, {0}),
+    "bound memory": lambda: placed(2 | 1 << 15, 1),
+    "interleaved memory": lambda: placed(3, 1),
+    "local memory": lambda: placed(4, 0),
+    "early": lambda: prctl(33, 1, 1),
+    "late": lambda: prctl(33, 1, 0),
     "slack": lambda: prctl(29, 70_001),
     "secure": lambda: prctl(28, 1 << 4 | 1 << 2),
     "keeping": lambda: (prctl(8, 1), ids(5000)),

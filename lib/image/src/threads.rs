@@ -209,6 +209,23 @@ pub struct Controls {
     /// Speculation it does not want, by misfeature (`PR_SPEC_STORE_BYPASS` 0, `PR_SPEC_INDIRECT_BRANCH` 1,
     /// `PR_SPEC_L1D_FLUSH` 2).
     pub speculation: Vec<Speculation>,
+    /// Whether it hears of failing memory at once or when it touches that (`PR_MCE_KILL_EARLY`, `PR_MCE_KILL_LATE`), where it has
+    /// said so (`PR_MCE_KILL`).
+    #[serde(default)]
+    pub early_kill: Option<bool>,
+    /// Where its memory is to come from, where it has said so.
+    #[serde(default)]
+    pub placement: Option<Placement>,
+}
+
+/// A policy of NUMA (set_mempolicy(2)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placement {
+    /// `MPOL_*`, with the flags of `MPOL_MODE_FLAGS`.
+    pub mode: u32,
+    /// Its nodes by their numbers; at most 1024.
+    pub nodes: Vec<u16>,
 }
 
 /// `PR_GET_SPECULATION_CTRL` of one misfeature.

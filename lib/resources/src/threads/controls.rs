@@ -1,8 +1,8 @@
 //! What a thread has forbidden itself or its processor: flags that prctl(2) and arch_prctl(2) set, and that children and
 //! further threads inherit.
 
-use crate::{Result, SourceThread};
-use image::threads::{Controls, Speculation};
+use crate::{Error, Result, SourceThread};
+use image::threads::{Controls, Placement, Speculation};
 use kernel::proc::status::{self, Status};
 use kernel::proc::{Proc, stat};
 use kernel::remote::{Call, Caller, Stub, call};
@@ -16,6 +16,14 @@ const SET_SPECULATION: u64 = 53;
 const GET_CPUID: u64 = 0x1011;
 const SET_CPUID: u64 = 0x1012;
 const TSC_SIGSEGV: u64 = 2;
+/// `PF_MCE_PROCESS` and `PF_MCE_EARLY` (include/linux/sched.h).
+const MCE_SAID: u64 = 0x80;
+const MCE_EARLY: u64 = 0x0800_0000;
+const PR_MCE_KILL: u64 = 33;
+const PR_MCE_KILL_SET: u64 = 1;
+/// The most nodes that a kernel knows (`MAX_NUMNODES`), in bytes of a mask.
+const NODES: usize = 1024;
+const MASK: usize = NODES / 8;
 
 /// `PR_SPEC_*`.
 const STORE_BYPASS: u32 = 0;
@@ -27,7 +35,7 @@ const DISABLE: u32 = 4;
 const FORCE_DISABLE: u32 = 8;
 const DISABLE_NOEXEC: u32 = 16;
 
-/// Takes them from a stopped thread. Registers that say them do not exist, so two calls are made in it.
+/// Takes them from a stopped thread. Registers that say them do not exist, so some calls are made in it.
 pub(super) fn dump(pid: kernel::Pid, thread: &mut SourceThread) -> Result<Controls> {
     let tid = thread.tid;
     let flags = stat::parse(&Proc::thread(pid, tid).text("stat")?)?.field(9) as u64;
@@ -55,7 +63,45 @@ pub(super) fn dump(pid: kernel::Pid, thread: &mut SourceThread) -> Result<Contro
         no_cpuid: cpuid == 0,
         io_flusher: flags & GET_IO_FLUSHER == GET_IO_FLUSHER,
         speculation,
+        early_kill: (flags & MCE_SAID != 0).then_some(flags & MCE_EARLY != 0),
+        placement: placement(guest)?,
     })
+}
+
+/// Where its memory is to come from (get_mempolicy(2)); an error on a kernel without NUMA.
+fn placement(guest: &mut impl Caller) -> Result<Option<Placement>> {
+    let address = guest.put(&[0; 8 + MASK])?;
+    // The kernel counts one more than it means (mm/mempolicy.c, get_nodes).
+    let arguments = [address, address + 8, NODES as u64 + 1, 0, 0];
+    if guest.call(Call::new(libc::SYS_get_mempolicy, &arguments))? < 0 {
+        return Ok(None);
+    }
+    let (mut mode, mut mask) = ([0; 4], [0; MASK]);
+    guest.read(address, &mut mode)?;
+    guest.read(address + 8, &mut mask)?;
+    let mode = u32::from_ne_bytes(mode);
+    let is_in = |node: &u16| mask[usize::from(node / 8)] & 1 << (node % 8) != 0;
+    let nodes = (0..NODES as u16).filter(is_in).collect();
+    Ok((mode != libc::MPOL_DEFAULT as u32).then_some(Placement { mode, nodes }))
+}
+
+/// As a mask, in the scratch memory.
+fn place(stub: &mut Stub, record: &Placement) -> Result<Call> {
+    let mut mask = [0u8; MASK];
+    for node in &record.nodes {
+        let byte = mask.get_mut(usize::from(node / 8)).ok_or_else(|| {
+            Error::Refused(format!(
+                "the image names a node of memory that no kernel has: {node}"
+            ))
+        })?;
+        *byte |= 1 << (node % 8);
+    }
+    let (address, count) = match record.nodes.is_empty() {
+        true => (0, 0),
+        false => (stub.put(&mask)?, NODES as u64 + 1),
+    };
+    let arguments = [record.mode.into(), address, count];
+    Ok(Call::new(libc::SYS_set_mempolicy, &arguments))
 }
 
 /// Our own lines, which say what is as usual.
@@ -121,6 +167,19 @@ pub(super) fn restore(stub: &mut Stub, record: &Controls) -> Result<Vec<String>>
         calls.push((
             "its processor speculates as is usual here (PR_SET_SPECULATION_CTRL)",
             Call::new(libc::SYS_prctl, &arguments),
+        ));
+    }
+    if let Some(early) = record.early_kill {
+        let arguments = [PR_MCE_KILL, PR_MCE_KILL_SET, early.into(), 0, 0];
+        calls.push((
+            "it hears of failing memory as is usual here (PR_MCE_KILL)",
+            Call::new(libc::SYS_prctl, &arguments),
+        ));
+    }
+    if let Some(placement) = &record.placement {
+        calls.push((
+            "its memory comes from where this host puts it (set_mempolicy)",
+            place(stub, placement)?,
         ));
     }
     let plain: Vec<Call> = calls.iter().map(|(_, call)| *call).collect();
