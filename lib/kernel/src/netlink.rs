@@ -49,6 +49,11 @@ impl Netlink {
         socket
             .bind_auto()
             .named(|| format!("bind netlink {protocol}"))?;
+        // An error comes with words of the kernel's, and without what was asked.
+        socket
+            .set_ext_ack(true)
+            .and_then(|()| socket.set_cap_ack(true))
+            .named(|| format!("set up netlink {protocol}"))?;
         Ok(Netlink {
             socket,
             sequence: 0,
@@ -98,9 +103,10 @@ impl Netlink {
         }
     }
 
-    /// Messages that belong together (`struct nfgenmsg` batches), as they are. The first error, or nothing once the message
-    /// numbered `last` is acknowledged.
-    pub fn batch(&mut self, what: &str, bytes: &[u8], last: u32) -> Result<()> {
+    /// Messages that belong together (`struct nfgenmsg` batches), as they are. The first error, of the message that `name` names
+    /// by its number, or nothing once that numbered `last` is acknowledged.
+    pub fn batch(&mut self, bytes: &[u8], last: u32, name: impl Fn(u32) -> String) -> Result<()> {
+        let what = &name(last);
         // All of it is one message to the socket.
         let room = i32::try_from(bytes.len().saturating_mul(2) + (1 << 16)).unwrap_or(i32::MAX);
         crate::socket::option::set_send_buffer(self.fd(), room)?;
@@ -111,7 +117,7 @@ impl Netlink {
                 if message.kind != ERROR {
                     continue;
                 }
-                verdict(what, &message.body)?;
+                verdict(&name(header.sequence), &message.body)?;
                 if header.sequence == last {
                     return Ok(());
                 }
@@ -181,9 +187,22 @@ fn split(mut bytes: &[u8]) -> Result<Vec<(Header, Message)>> {
 fn verdict(what: &str, body: &[u8]) -> Result<()> {
     match word(body, 0).map(|errno| errno as i32) {
         Some(0) => Ok(()),
-        Some(errno) => Err(Error::errno(what, errno.saturating_neg())),
+        Some(errno) => {
+            let what = match explained(body) {
+                Some(words) => format!("{what} ({words})"),
+                None => what.into(),
+            };
+            Err(Error::errno(what, errno.saturating_neg()))
+        }
         None => Err(Error::unreadable("netlink", "an error without a number")),
     }
+}
+
+/// The kernel's words for an error (`NLMSGERR_ATTR_MSG`), after the number and the header of what was asked.
+fn explained(body: &[u8]) -> Option<String> {
+    let all = attributes(body.get(4 + HEADER..)?);
+    let words = find(&all, 1)?.text();
+    (!words.is_empty()).then_some(words)
 }
 
 /// A message with its header (`struct nlmsghdr`), padded.

@@ -7,6 +7,7 @@ use crate::{Error, Result};
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_NETFILTER};
 use std::net::{IpAddr, SocketAddr};
 
+mod expression;
 mod message;
 pub mod ruleset;
 

@@ -2,7 +2,7 @@
 //! Where an entry speaks of a link it does so by its index, which may be another one by then.
 
 use crate::netlink::{
-    Attribute, CREATE, EXCLUSIVE, Netlink, REPLACE, attribute, attributes, find, word,
+    Attribute, CREATE, EXCLUSIVE, Netlink, REPLACE, attribute, attributes, find, nested, word,
 };
 use crate::{Error, Result};
 
@@ -195,6 +195,12 @@ fn cleaned(table: Table, body: &[u8]) -> Option<Vec<u8>> {
     for a in kept {
         match (table, a.kind) {
             (Table::Routes, MULTIPATH) => bytes.extend(attribute(MULTIPATH, &hops(a.value, Some)?)),
+            // NHA_RES_GROUP without NHA_RES_GROUP_UNBALANCED_TIME, which only tells.
+            (Table::NextHops, 12) => {
+                let inner = a.inner();
+                let kept = inner.iter().filter(|a| a.kind != 4);
+                bytes.extend(nested(12, &kept.map(Attribute::whole).collect::<Vec<_>>()));
+            }
             _ => bytes.extend(a.whole()),
         }
     }

@@ -191,6 +191,16 @@ table inet guard {
     set later { type inet_service; flags timeout; timeout 1h; elements = { 22 expires 59m, 23 timeout 2h } }
     set both { type ipv4_addr . inet_service; elements = { 1.2.3.4 . 80, 1.2.3.5 . 81 } }
     set ranges { type ipv4_addr . inet_service; flags interval; elements = { 1.2.3.0/24 . 80-90 } }
+    set passing { type ipv4_addr; flags interval, timeout; timeout 1h; comment \"a few\"; auto-merge
+        elements = { 10.0.0.0/8 timeout 30m expires 20m comment \"one\", 192.168.1.5-192.168.1.77 } }
+    set many { type ipv4_addr; size 65535; flags dynamic; }
+    set rare { type ipv4_addr; size 65535; flags dynamic, timeout; timeout 5m; }
+    set counted { type inet_service; counter; elements = { 80 counter packets 3 bytes 4 } }
+    map marks { type ipv4_addr : mark; flags interval; elements = { 10.0.0.0/8 : 0x5 } }
+    map counters { type inet_service : counter; elements = { 1 : \"seen\" } }
+    map services { type inet_service : ipv4_addr . inet_service; elements = { 8080 : 10.0.0.1 . 80 } }
+    ct timeout brief { protocol tcp; l3proto ip; policy = { established: 100, close: 20 }; }
+    ct helper files { type \"ftp\" protocol tcp; }
     map ways { type inet_service : verdict; elements = { 1 : drop, 2 : jump other, 3 : accept } }
     chain other { counter packets 3 bytes 99 accept; }
     chain input { type filter hook input priority 0; policy drop;
@@ -202,6 +212,21 @@ table inet guard {
         udp dport vmap { 53 : accept, 54 : jump other }
         ip saddr . tcp dport @ranges quota name \"most\" drop
         add @later { tcp dport timeout 5m }
+        tcp option maxseg size set 1400
+        add @many { ip saddr ct count over 5 } drop
+        update @rare { ip saddr timeout 1m limit rate 10/minute } counter
+        osf name \"Linux\" accept
+        meta mark set ip saddr map @marks
+        counter name tcp dport map @counters
+        ct timeout set \"brief\"
+        ct helper set \"files\"
+        ct count over 20 reject with tcp reset
+        jhash ip saddr . tcp dport mod 4 seed 0xdead vmap { 0 : accept, 1 : drop }
+        numgen random mod 3 vmap { 0 : accept }
+        fib daddr type != { local, broadcast } drop
+        synproxy mss 1460 wscale 7 timestamp sack-perm
+        meta hour \"10:00\"-\"18:00\" meta day { \"Monday\", \"Tuesday\" } accept
+        log group 5 queue-threshold 10
         meta mark set 0x17 reject with icmpx admin-prohibited
     }
 }

@@ -1,6 +1,7 @@
 //! The rule set of a network namespace, as nf_tables lists it, told it again in one batch that takes effect as a whole
 //! (net/netfilter/nf_tables_api.c). Whatever an expression holds stays as the kernel has said it.
 
+use super::expression;
 use crate::netlink::{
     APPEND, Attribute, CREATE, Message, NETLINK_NETFILTER, Netlink, attribute, attributes, find,
     message, nested, text,
@@ -85,7 +86,7 @@ pub fn list(but: &str) -> Result<Vec<Object>> {
         for m in told(&mut netlink, kind)?.into_iter().filter(wanted) {
             judge(kind.new, &m.body)?;
             if kind.new == NEWRULE {
-                found.push(object(kind, with_protocol(&m.body)));
+                found.push(object(kind, with_protocol(&expression::settable(&m.body))));
                 continue;
             }
             let elements = (kind.new == NEWSET).then(|| m.body.clone());
@@ -181,7 +182,7 @@ fn elements(netlink: &mut Netlink, set: &[u8]) -> Result<Vec<Object>> {
                 new: NEWSETELEM,
                 without: &[],
             };
-            object(&kind, m.body)
+            object(&kind, expression::elements(&m.body))
         })
         .collect())
 }
@@ -239,6 +240,18 @@ fn with_protocol(body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// What the message of this number makes.
+fn name(kind: u16) -> &'static str {
+    match kind {
+        0 => "a table",
+        NEWCHAIN => "a chain",
+        NEWRULE => "a rule",
+        NEWSET => "a set",
+        NEWSETELEM => "elements of a set",
+        _ => "an object",
+    }
+}
+
 /// The table that an object belongs to: its family and name.
 pub fn owner(object: &Object) -> Option<(u8, String)> {
     Some((*object.body.first()?, table_of(&object.body)?))
@@ -274,5 +287,17 @@ pub fn make(objects: &[Object]) -> Result<()> {
     }
     bytes.extend(message(BATCH_END, REQUEST, last + 1, &begin));
     let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
-    netlink.batch("make the rule set of nf_tables", &bytes, last)
+    netlink.batch(&bytes, last, |number| {
+        let object = objects.get((number as usize).wrapping_sub(1));
+        let table = object.and_then(|o| table_of(&o.body));
+        match (object, table) {
+            (Some(object), Some(table)) => {
+                format!(
+                    "make {} of the table {table} of nf_tables",
+                    name(object.kind)
+                )
+            }
+            _ => "make the rule set of nf_tables".into(),
+        }
+    })
 }
