@@ -67,6 +67,18 @@ pub fn make_tsc_fault() -> Result<()> {
     check(result.into(), || "PR_SET_TSC".into()).map(drop)
 }
 
+/// Leaves the session keyring that we were started with for an empty one (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`); nothing where there
+/// are none, or they are not for us to use.
+pub fn leave_keyring() -> Result<()> {
+    const JOIN_SESSION_KEYRING: i64 = 1;
+    // SAFETY: no memory of ours is touched: without a name, the keyring is a new one.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0, 0, 0, 0) };
+    match check(joined, || "join a session keyring of its own".into()) {
+        Err(e) if matches!(e.raw(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        joined => joined.map(drop),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
