@@ -104,6 +104,9 @@ fn head(family: u8, len: usize) -> Vec<u8> {
 }
 
 const PROXY: u8 = 8;
+/// `RTA_CACHEINFO` (`struct rta_cacheinfo`), `RTA_EXPIRES`.
+const CACHE: u16 = 12;
+const EXPIRES: u16 = 23;
 const KERNEL: u8 = 2;
 const ROUTER: u8 = 9;
 /// `NUD_NOARP`, `NUD_PERMANENT`.
@@ -157,10 +160,10 @@ fn cleaned(table: Table, body: &[u8]) -> Option<Vec<u8>> {
                 return None;
             }
             set_word(&mut head, 8, WANTED)?;
-            // RTA_CACHEINFO, and where the way is an object of its own (RTA_NH_ID) what it says.
+            // RTA_CACHEINFO (its rta_expires is what remains, in hundredths of a second), and where the way is an object of its own (RTA_NH_ID) what it says.
             match find(&all, 30) {
-                Some(_) => &[12, 4, 5, 9, 18],
-                None => &[12],
+                Some(_) => &[CACHE, 4, 5, 9, 18, EXPIRES],
+                None => &[CACHE, EXPIRES],
             }
         }
         Table::Rules => {
@@ -190,6 +193,13 @@ fn cleaned(table: Table, body: &[u8]) -> Option<Vec<u8>> {
     if table == Table::Rules && find(&all, PRIORITY).is_none() {
         // The first of all, which the kernel does not say.
         bytes.extend(attribute(PRIORITY, &[0; 4]));
+    }
+    if table == Table::Routes
+        && let Some(left) = find(&all, CACHE)
+            .and_then(|a| word(a.value, 8))
+            .filter(|left| *left != 0)
+    {
+        bytes.extend(attribute(EXPIRES, &left.div_ceil(100).to_ne_bytes()));
     }
     let kept = all.iter().filter(|a| !without.contains(&a.kind));
     for a in kept {
@@ -282,6 +292,12 @@ pub fn fill(netlink: &mut Netlink, table: Table, entries: &[Vec<u8>]) -> Result<
     };
     let what = format!("make a {}", table.name());
     let mut left: Vec<&Vec<u8>> = entries.iter().collect();
+    if table == Table::Addresses {
+        // Of IPv6 the last one comes first, and is the first to be chosen.
+        let is_v6 = |body: &&Vec<u8>| body.first() == Some(&(libc::AF_INET6 as u8));
+        let (later, first): (Vec<_>, Vec<_>) = left.into_iter().partition(is_v6);
+        left = first.into_iter().chain(later.into_iter().rev()).collect();
+    }
     while !left.is_empty() {
         let mut later = Vec::new();
         let mut failed = None;

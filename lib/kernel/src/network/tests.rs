@@ -86,6 +86,8 @@ const WAYS: &str = "
     ip addr add 10.1.0.9/24 dev b0 label b0:nine
     ip addr add 10.2.0.1 peer 10.2.0.2 dev v2
     ip addr add 2001:db8::1/64 dev b0 nodad
+    ip addr add 2001:db8::e/64 dev b0 nodad
+    ip addr add 2001:db8::f/64 dev b0 nodad
     ip addr add 10.3.0.1/32 dev lo scope host
     ip route add 10.4.0.0/16 via 10.1.0.77 src 10.1.0.9 metric 12 mtu 1300
     ip route add 10.5.0.0/16 via 10.4.0.1 dev b0 onlink
@@ -100,6 +102,9 @@ const WAYS: &str = "
     ip route add 10.10.0.0/16 nhid 1
     ip -6 route add 2001:db8:1::/48 via 2001:db8::2
     ip -6 route add blackhole 2001:db8:2::/48
+    ip -6 route add 2001:db8:3::/48 via 2001:db8::2 expires 4000
+    ip -6 route add 2001:db8:4::/48 nexthop via 2001:db8::7 weight 2 nexthop via 2001:db8::8
+    ip nexthop add id 7 group 5/3 type resilient buckets 16 idle_timer 10
     ip rule add from 10.1.0.9 table 77 priority 500
     ip rule add fwmark 7 iif b0 lookup 77 priority 501
     ip -6 rule add to 2001:db8:9::/48 lookup 77 priority 502
@@ -110,9 +115,9 @@ const WAYS: &str = "
 const SHOWN: &str = "
     ip -d -o link show | sed 's/state [A-Z]*//; s/ [a-z_]*timer *[0-9.]*//g; s/<[^>]*>//'
     for d in b0 v1 v2 m0; do echo; ip link show $d | grep -o PROMISC || true; done
-    ip -o addr show | sed 's/sec//g' | sort
-    ip route show table all | sort; ip -6 route show table all | grep -v fe80 | grep -v multicast | sort
-    ip nexthop; ip rule; ip -6 rule; ip neigh show nud permanent; ip neigh show proxy
+    ip -o addr show | sed 's/sec//g' | sort; ip -6 -o addr show dev b0 scope global
+    ip route show table all | sort; ip -6 route show table all | grep -v fe80 | grep -v multicast | sed 's/expires .*sec/expires/' | sort
+    ip nexthop | sed 's/unbalanced_time [0-9.]*//'; ip rule; ip -6 rule; ip neigh show nud permanent; ip neigh show proxy
     bridge fdb show dev v1 | grep static";
 
 #[test]
@@ -240,15 +245,16 @@ fn a_rule_set_is_told_again_as_it_was_listed() {
     one.sh(&format!("nft -f - <<'E'\n{RULES}\nE"));
     one.sh("nft add table inet ferry-x");
     one.sh("iptables-nft -A INPUT -p tcp -m multiport --dports 7,8 -m comment --comment hello -j ACCEPT");
+    one.sh("ebtables-nft -A FORWARD -p IPv4 --ip-src 1.1.1.1 -j DROP; ebtables-nft -A FORWARD -p ! IPv6 -j ACCEPT");
     let all = one.within(|| ruleset::list("ferry-"));
     assert!(all.len() > 20, "{}", all.len());
     two.within(|| ruleset::make(&all));
     one.sh("nft delete table inet ferry-x");
-    let shown = "nft list ruleset | sed 's/expires [0-9a-z]*//g; s/timeout 2h//'; iptables-nft -S";
+    let shown = "nft list ruleset | sed 's/expires [0-9a-z]*//g; s/timeout 2h//'; iptables-nft -S; ebtables-nft-save | grep -v '^#'";
     let (before, after) = (one.sh(shown), two.sh(shown));
     for (a, b) in before.lines().zip(after.lines()) {
         assert_eq!(a, b);
     }
     assert_eq!(before.lines().count(), after.lines().count());
-    assert_eq!(two.within(ruleset::tables).len(), 5);
+    assert_eq!(two.within(ruleset::tables).len(), 6);
 }

@@ -194,6 +194,7 @@ fn with_protocol(body: &[u8]) -> Vec<u8> {
     let Some(expressions) = find(&all, RULE_EXPRESSIONS) else {
         return body.to_vec();
     };
+    let of_bridge = body.first() == Some(&(libc::NFPROTO_BRIDGE as u8));
     let mut of_iptables = false;
     let mut asked = false;
     let mut protocol = None;
@@ -207,20 +208,29 @@ fn with_protocol(body: &[u8]) -> Vec<u8> {
         let number = |kind| find(&inner, kind).map_or(u32::MAX, |a| a.big());
         match name.as_str() {
             "match" | "target" => of_iptables = true,
+            // NFT_META_PROTOCOL; what a frame of Ethernet says that it carries.
+            "meta" if of_bridge => asked = number(2) == 1,
+            "payload" if of_bridge => asked = number(2) == 0 && number(3) == 12 && number(4) == 2,
             // NFT_META_L4PROTO; the protocol's byte in a header of IPv4 or IPv6.
             "meta" => asked = number(2) == 16,
             "payload" => asked = number(2) == 1 && matches!(number(3), 6 | 9) && number(4) == 1,
             "cmp" if asked && protocol.is_none() => {
                 let value =
                     find(&inner, 3).and_then(|a| find(&a.inner(), 1).map(|v| v.value.to_vec()));
-                if let Some([number]) = value.as_deref() {
+                let value = match value.as_deref() {
+                    Some([number]) if !of_bridge => Some(u32::from(*number)),
+                    // In the order in which the frame has it.
+                    Some([a, b]) if of_bridge => Some(u32::from(u16::from_ne_bytes([*a, *b]))),
+                    _ => None,
+                };
+                if let Some(number) = value {
                     // NFT_CMP_NEQ is NFT_RULE_COMPAT_F_INV.
                     let inverse = if find(&inner, 2).is_some_and(|a| a.big() == 1) {
                         2
                     } else {
                         0
                     };
-                    protocol = Some((u32::from(*number), inverse));
+                    protocol = Some((number, inverse));
                 }
                 asked = false;
             }
