@@ -36,6 +36,11 @@ impl Handle {
         }
     }
 
+    /// That which a process holds open by this number.
+    pub fn held(pid: Pid, number: i32, kind: Kind) -> Result<Self> {
+        Handle::at(format!("/proc/{pid}/fd/{number}"), kind)
+    }
+
     fn at(path: String, kind: Kind) -> Result<Self> {
         let file = File::open(&path).named(|| format!("open {path}"))?;
         Handle::new(file, kind)
@@ -101,6 +106,19 @@ impl Handle {
         })?;
         Ok(uid)
     }
+}
+
+/// The namespaces of this kind that a process holds open: number and inode of each; none of one that is gone.
+pub fn held(pid: Pid, kind: Kind) -> Vec<(i32, u64)> {
+    let all = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    let all = all.into_iter().flatten().flatten();
+    all.filter_map(|entry| {
+        let link = std::fs::read_link(entry.path()).ok()?;
+        let rest = link.to_str()?.strip_prefix(kind.name())?;
+        let inode = rest.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, inode))
+    })
+    .collect()
 }
 
 impl Handle {

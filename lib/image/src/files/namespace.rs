@@ -3,7 +3,7 @@
 use crate::ids::NsId;
 use serde::{Deserialize, Serialize};
 
-/// One that tasks of the container are in.
+/// One that tasks of the container are in, or a network that no process is in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Namespace {

@@ -11,7 +11,7 @@ use image::namespaces::network::LinkKind;
 use image::namespaces::user::Users;
 use kernel::Pid;
 use kernel::namespaces::{Kind, identity_in, last_pid};
-use kernel::nsfs::Handle;
+use kernel::nsfs::{self, Handle};
 use kernel::proc::{Proc, status};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -102,6 +102,13 @@ impl Walk {
         if member != Membership::default() {
             self.tasks.push((tid, member));
         }
+        if tid.0 == tid.1 {
+            // Networks that it only holds open.
+            for (number, inode) in nsfs::held(tid.0, Kind::Network) {
+                let mut handle = || Handle::held(tid.0, number, Kind::Network);
+                self.id((Kind::Network, inode), &mut handle, None)?;
+            }
+        }
         Ok(())
     }
 
@@ -186,6 +193,16 @@ impl Walk {
             if task.is_none() && kind == Kind::User {
                 continue; // it owns others: a child of ours will look
             }
+            if task.is_none() && kind == Kind::Network {
+                let (id, handle) = (found.id, found.handle.again()?);
+                if has_others(inode) {
+                    let what = format!("a network ({inode}) that only processes outside are in");
+                    self.block(root, "", what, "close the descriptor of it");
+                } else {
+                    handle.visited(|child| Ok(self.network(root, child, id)))??;
+                }
+                continue;
+            }
             let Some((pid, tid)) = task else {
                 let what = format!("a {} namespace ({inode}) that no task is in", kind.name());
                 let remedy = "end what holds it: the process whose children were to be in it";
@@ -223,16 +240,8 @@ impl Walk {
                     self.clocks(id)?;
                 }
                 Kind::Network => {
-                    let others = self.networks(found.id)?;
-                    self.blockers.extend(network::blockers(tid, &others)?);
-                    let record = network::dump(tid, &others)?;
-                    for link in record.links {
-                        if link.kind == LinkKind::Veth {
-                            let place = format!("network link {}", link.name);
-                            let what = "a link of a network namespace inside the container that leads out of it";
-                            self.block(pid, place, what, "remove it");
-                        }
-                    }
+                    let id = found.id;
+                    self.network(pid, tid, id)?;
                 }
                 Kind::Ipc => {
                     let members = self.members(found.id);
@@ -242,6 +251,23 @@ impl Walk {
                         .extend(crate::ipc::blockers(tid, &self.processes)?);
                 }
                 Kind::Pid | Kind::Uts | Kind::Cgroup => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What of a network, which task `tid` is in, cannot be made again; told of process `pid`.
+    fn network(&mut self, pid: Pid, tid: Pid, id: NsId) -> Result<()> {
+        let others = self.networks(id)?;
+        let found = network::blockers(tid, &others)?.into_iter();
+        self.blockers
+            .extend(found.map(|found| Blocker { pid, ..found }));
+        for link in network::dump(tid, &others)?.links {
+            if link.kind == LinkKind::Veth {
+                let place = format!("network link {}", link.name);
+                let what =
+                    "a link of a network namespace inside the container that leads out of it";
+                self.block(pid, place, what, "remove it");
             }
         }
         Ok(())
@@ -401,6 +427,13 @@ impl Walk {
     }
 }
 
+/// Whether any process of the host is in this network.
+fn has_others(network: u64) -> bool {
+    let all = kernel::proc::numbers(std::path::Path::new("/proc"));
+    let identity = |pid| kernel::namespaces::identity(pid, Kind::Network).ok();
+    all.is_ok_and(|all| all.into_iter().any(|pid| identity(pid) == Some(network)))
+}
+
 /// What stands in the way in the namespaces of these processes (our pids), which run.
 pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
     let mut walk = Walk::new(root, processes.to_vec())?;
@@ -545,7 +578,7 @@ impl Walk {
         let mut sights = Sights::default();
         for found in &self.found {
             let kind = found.handle.kind();
-            if found.task.is_some() || kind == Kind::User {
+            if found.task.is_some() || matches!(kind, Kind::User | Kind::Network) {
                 sights.all.insert(found.handle.inode(), found.id);
             }
             let Some((_, there)) = found.task else {

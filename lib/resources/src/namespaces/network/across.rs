@@ -9,7 +9,7 @@ use image::ids::NsId;
 use image::namespaces::network::{Link, LinkKind, Network};
 use kernel::namespaces::{Kind, identity, identity_in};
 use kernel::netlink::Netlink;
-use kernel::nsfs::Handle;
+use kernel::nsfs::{self, Handle};
 use kernel::proc::{Proc, family};
 use kernel::{Namespace, Pid, within};
 use std::collections::{HashMap, HashSet};
@@ -79,7 +79,7 @@ impl Numbered {
     }
 }
 
-/// The networks that tasks of a container are in, and its root process (ours to name) is not.
+/// The networks that tasks of a container are in or hold open, and its root process (ours to name) is not in.
 pub fn inside(root: Pid) -> Result<Others> {
     let own = identity(root, Kind::Network)?;
     let pids = match crate::namespaces::is_own(root, Kind::Pid)? {
@@ -89,6 +89,13 @@ pub fn inside(root: Pid) -> Result<Others> {
     let (mut seen, mut others) = (HashSet::from([own]), Others::default());
     for process in family::family(root, pids.as_deref())? {
         let pid = process.pid;
+        for (number, inode) in nsfs::held(pid, Kind::Network) {
+            if seen.insert(inode)
+                && let Ok(handle) = Handle::held(pid, number, Kind::Network)
+            {
+                others.0.push((Place::Inside, handle));
+            }
+        }
         for tid in Proc::process(pid).numbers("task").unwrap_or_default() {
             // One that ended meanwhile ties nothing.
             let Ok(Some(inode)) = identity_in((pid, tid), Kind::Network.name()) else {

@@ -1,9 +1,10 @@
 //! Namespaces held open: the container's own, and those of a child with its own uts, network, pid and user namespaces, by its parent
-//! and by another child. They are the same as before, and can be entered.
+//! and by another child; and a network that no process is in. They are the same as before, and can be entered.
 #![forbid(unsafe_code)]
 
 use kernel::own::child::fork;
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{fstat, stat};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, gethostname, pipe, read, sethostname, write};
@@ -11,6 +12,8 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use subject::Stage;
+
+const PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
 fn ended(pid: i32) -> i32 {
     match waitpid(Pid::from_raw(pid), None) {
@@ -61,6 +64,30 @@ fn main() -> ExitCode {
     for kind in ["net", "uts", "pid", "user", "ipc"] {
         held.push(open("self", kind));
     }
+    // A network that nobody is in any more.
+    let lone = fork(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
+        let _ = std::fs::write(PORT, "77"); // an engine may have made it read-only
+        i32::from(!rest(&say, &told))
+    });
+    let lone = lone.expect("fork");
+    stage.same("the last child is set up", Ok(1), read(&heard, &mut [0]));
+    let (_, alone) = open(&lone.to_string(), "net");
+    kill(Pid::from_raw(lone), Signal::SIGKILL).expect("kill");
+    ended(lone);
+    let visit = || {
+        let visited = fork(|| {
+            let entered = setns(&alone, CloneFlags::CLONE_NEWNET).is_ok();
+            let port = std::fs::read_to_string(PORT).unwrap_or_default();
+            i32::from(entered) + 2 * i32::from(port.trim() == "77")
+        });
+        ended(visited.expect("fork"))
+    };
+    let before = visit();
+    stage.holds(
+        "the network that nobody is in can be entered",
+        before & 1 == 1,
+    );
     let twin = held[0].1.try_clone().expect("dup");
 
     stage.wait();
@@ -77,6 +104,7 @@ fn main() -> ExitCode {
         i32::from(!well)
     });
     stage.same("who enters them", 0, ended(entered.expect("fork")));
+    stage.same("who enters the network that nobody is in", before, visit());
     write(&tell, b"!!").expect("tell them all");
     for pid in [plain, users] {
         stage.same("a child's end", 0, ended(pid));
