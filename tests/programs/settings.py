@@ -58,7 +58,7 @@ def has():
     return {
         "tid": tid, "scheduling": attributes.raw.hex(), "processors": processors.raw.hex(), "priority": call(IOPRIO_GET, 1, 0),
         "slack": prctl(30), "keepcaps": prctl(7), "secure bits": prctl(27), "death": death.raw.hex(), "status": lines,
-        "policy of memory": policy.raw.hex(), "failing memory": prctl(34),
+        "nice": os.getpriority(os.PRIO_PROCESS, 0), "policy of memory": policy.raw.hex(), "failing memory": prctl(34),
         "sysinfo": call(99, kept(bytes(256))), "times": call(100, kept(bytes(64))) == "EXDEV",
     }
 
@@ -90,7 +90,7 @@ def placed(mode, nodes):
 
 MILLISECOND = 1_000_000
 KINDS = {
-    "fifo": lambda: scheduled(1, flags=1, priority=5),
+    "fifo": lambda: (os.setpriority(os.PRIO_PROCESS, 0, 4), scheduled(1, flags=1, priority=5)),
     "rr": lambda: scheduled(2, priority=7),
     "batch": lambda: scheduled(3, flags=1, nice=3),
     "idle": lambda: scheduled(5),

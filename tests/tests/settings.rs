@@ -2,7 +2,7 @@
 //! scheduling of every kind, credentials, filters of system calls.
 #![forbid(unsafe_code)]
 
-use ferry_tests::{Host, Program, Way, programs};
+use ferry_tests::{Host, Program, Restored, Way, programs};
 
 fn with_settings<'h>(
     host: &'h Host,
@@ -54,5 +54,22 @@ fn threads_keep_what_they_have_in_the_hosts_namespaces() {
     let host = Host::new("alder");
     let program = with_settings(&host, Program::shared);
     let (program, _) = Way::File.carry(&program, &host, "");
+    all_have_what_they_had(&program);
+}
+
+#[test]
+fn threads_keep_what_they_have_and_nothing_of_who_restores_them() {
+    let host = Host::new("alder");
+    let program = with_settings(&host, Program::alone);
+    let before = program.state_at_rest();
+    let file = host.path("archive").display().to_string();
+    host.sh(&format!("checkpoint pid:{} > {file}", program.pid))
+        .ok();
+    let burdened = programs().join("burdened.py").display().to_string();
+    let line = format!("restore --json < {file}");
+    let restored = host.sh(&format!("/usr/bin/python3 {burdened} '{line}'"));
+    println!("{}", restored.stderr);
+    let program = program.moved(&host, Restored::read(&restored.ok()).pid);
+    before.assert_kept_by(&program, |state| state);
     all_have_what_they_had(&program);
 }

@@ -80,6 +80,21 @@ pub fn processors(tid: Pid) -> Result<Vec<u32>> {
         .collect())
 }
 
+/// A task's nice value, which `sched_getattr` does not say of one whose policy makes no use of it.
+pub fn nice(tid: Pid) -> Result<i32> {
+    // SAFETY: no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, tid) };
+    // The system call counts from 40 down, so that no value looks like an error (getpriority(2)).
+    check(result, || format!("getpriority of task {tid}")).map(|value| 20 - value as i32)
+}
+
+/// Sets it, whatever the policy.
+pub fn set_nice(tid: Pid, nice: i32) -> Result<()> {
+    // SAFETY: no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, tid, nice) };
+    check(result, || format!("setpriority of task {tid}")).map(drop)
+}
+
 /// Lets a task run on these processors only.
 pub fn set_processors(tid: Pid, processors: &[u32]) -> Result<()> {
     let mut set = CpuSet::new();

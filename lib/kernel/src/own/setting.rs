@@ -67,16 +67,28 @@ pub fn make_tsc_fault() -> Result<()> {
     check(result.into(), || "PR_SET_TSC".into()).map(drop)
 }
 
-/// Leaves the session keyring that we were started with for an empty one (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`); nothing where there
-/// are none, or they are not for us to use.
-pub fn leave_keyring() -> Result<()> {
-    const JOIN_SESSION_KEYRING: i64 = 1;
-    // SAFETY: no memory of ours is touched: without a name, the keyring is a new one.
-    let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0, 0, 0, 0) };
-    match check(joined, || "join a session keyring of its own".into()) {
-        Err(e) if matches!(e.raw(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
-        joined => joined.map(drop),
+/// Sheds what we were started with, children inherit, and no record sets back: the session keyring (keyctl(2),
+/// `KEYCTL_JOIN_SESSION_KEYRING`), where memory comes from (set_mempolicy(2)), when failing memory is heard of (`PR_MCE_KILL_CLEAR`).
+/// Nothing where this kernel has no such thing, or it is not for us to use.
+pub fn shed() -> Result<()> {
+    let calls: [(&str, i64, [i64; 5]); 3] = [
+        (
+            "join a session keyring of its own",
+            libc::SYS_keyctl,
+            [1, 0, 0, 0, 0],
+        ),
+        ("set_mempolicy", libc::SYS_set_mempolicy, [0; 5]),
+        ("PR_MCE_KILL", libc::SYS_prctl, [33, 0, 0, 0, 0]),
+    ];
+    for (what, number, [a, b, c, d, e]) in calls {
+        // SAFETY: no memory of ours is touched; without a name, the keyring is a new one.
+        let result = unsafe { libc::syscall(number, a, b, c, d, e) };
+        match check(result, || what.into()) {
+            Err(e) if matches!(e.raw(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)) => {}
+            done => done.map(drop)?,
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub(super) fn dump(tid: kernel::Pid) -> Result<Scheduling> {
     Ok(Scheduling {
         policy: found.policy,
         flags: found.flags & FLAGS,
-        nice: found.nice,
+        nice: sched::nice(tid)?,
         priority: found.priority,
         runtime: if own { found.runtime } else { 0 },
         deadline: found.deadline,
@@ -84,6 +84,21 @@ pub(super) fn restore(tid: kernel::Pid, record: &Scheduling) -> Result<Vec<Strin
         }
         Ok(()) => Ok(()),
     };
+    // First: a deadline is for threads that may run on all processors (sched(7)), and `restore` may not.
+    match &record.processors {
+        None => report("affinity", sched::set_processors(tid, &ALL))?,
+        Some(some) => {
+            let result = sched::set_processors(tid, some);
+            if result.is_err() {
+                // None of them is here: as the kernel does when a processor goes away.
+                sched::set_processors(tid, &ALL)?;
+            }
+            report("affinity", result)?;
+        }
+    }
+    if sched::nice(tid)? != record.nice {
+        report("nice value", sched::set_nice(tid, record.nice))?;
+    }
     let found = sched::attributes(tid)?;
     let wanted = Attributes {
         policy: record.policy,
@@ -113,17 +128,6 @@ pub(super) fn restore(tid: kernel::Pid, record: &Scheduling) -> Result<Vec<Strin
             ..Attributes::default()
         };
         report("utilisation", sched::set_attributes(tid, wanted))?;
-    }
-    match &record.processors {
-        None => report("affinity", sched::set_processors(tid, &ALL))?,
-        Some(some) => {
-            let result = sched::set_processors(tid, some);
-            if result.is_err() {
-                // None of them is here: as the kernel does when a processor goes away.
-                sched::set_processors(tid, &ALL)?;
-            }
-            report("affinity", result)?;
-        }
     }
     if sched::io_priority(tid)? != record.io_priority {
         report(

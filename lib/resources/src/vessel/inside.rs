@@ -114,8 +114,8 @@ fn told(socket: &OwnedFd) -> bool {
 }
 
 fn set_up(plan: &Plan, covered: &mut Covered) -> Result<Vec<String>> {
-    // The keys of who calls `restore` are no business of the container's.
-    kernel::own::setting::leave_keyring()?;
+    // The keys of who calls `restore`, say, are no business of the container's.
+    kernel::own::setting::shed()?;
     if let Some(user) = &plan.user {
         become_root(user)?;
     }
