@@ -1,6 +1,7 @@
 //! Memory as a whole: what processes share since they were forked is shared again, through generations.
 #![forbid(unsafe_code)]
 
+use ferry_tests::asked::Asked;
 use ferry_tests::{Host, LONG, Podman, Program, Traces, Way, programs, until};
 use std::path::Path;
 
@@ -129,17 +130,7 @@ fn huge_pages_of_hugetlbfs_come_back_in_memory_files_and_segments() {
     // There and here at once.
     let reserved = Reserved::pages(96);
     let host = Host::new("alder");
-    let directory = host.path("hugetlb");
-    std::fs::create_dir(&directory).expect("make a directory");
-    let line = format!(
-        "/usr/bin/python3 {} {}",
-        programs().join("hugetlb.py").display(),
-        directory.display()
-    );
-    let mut program = Program::alone(&host, "hugetlb", &line);
-    until("the program", LONG, || {
-        directory.join("ready").exists().then_some(())
-    });
+    let (asked, mut program) = Asked::alone(&host, "hugetlb", "");
     for way in [Way::File, Way::Bare, Way::Directory] {
         program = Way::carry(way, &program, &host, "").0;
     }
@@ -149,11 +140,7 @@ fn huge_pages_of_hugetlbfs_come_back_in_memory_files_and_segments() {
         program.pid
     ))
     .ok();
-    std::fs::write(directory.join("ask"), b"").expect("ask");
-    let said = until("the answer", LONG, || {
-        std::fs::read_to_string(directory.join("said")).ok()
-    });
-    assert_eq!(said, "y");
+    asked.is_whole();
     program.ends();
     drop(reserved);
     let traces = Traces::of(&host);

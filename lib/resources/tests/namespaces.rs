@@ -5,6 +5,27 @@ use resources::namespaces::nested;
 use std::io::Read;
 use std::process::{Command, Stdio};
 
+/// Has a child of ours, begun by `command`, run a script of Python's, and looks at both of us once it has said a byte.
+fn looked_at(
+    command: &[&str],
+    script: &str,
+    look: impl Fn(kernel::Pid, &[kernel::Pid]) -> resources::Result<Vec<resources::Blocker>>,
+) -> (kernel::Pid, Vec<resources::Blocker>) {
+    let mut child = Command::new(command[0])
+        .args(&command[1..])
+        .args(["/usr/bin/python3", "-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let us = std::process::id() as kernel::Pid;
+    let pid = child.id() as kernel::Pid;
+    let found = look(us, &[us, pid]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    (pid, found.unwrap())
+}
+
 #[test]
 fn a_thread_that_may_not_go_back_to_its_namespace_is_named() {
     // The process has made itself a uts namespace in its user namespace, and its thread has stayed outside.
@@ -13,17 +34,7 @@ fn a_thread_that_may_not_go_back_to_its_namespace_is_named() {
                   assert ctypes.CDLL(None).unshare(0x04000000) == 0\n\
                   print(flush=True)\n\
                   time.sleep(60)\n";
-    let mut child = Command::new("unshare")
-        .args(["-U", "-r", "/usr/bin/python3", "-c", script])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-    let us = std::process::id() as kernel::Pid;
-    let pid = child.id() as kernel::Pid;
-    let found = nested::blockers(us, &[us, pid]).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let (pid, found) = looked_at(&["unshare", "-U", "-r"], script, nested::blockers);
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].pid, pid);
     assert!(found[0].place.starts_with("thread "), "{found:?}");
@@ -38,17 +49,7 @@ fn a_time_namespace_of_a_process_with_threads_is_named() {
                   assert ctypes.CDLL(None).unshare(0x80) == 0\n\
                   print(flush=True)\n\
                   time.sleep(60)\n";
-    let mut child = Command::new("/usr/bin/python3")
-        .args(["-c", script])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-    let us = std::process::id() as kernel::Pid;
-    let pid = child.id() as kernel::Pid;
-    let found = nested::blockers(us, &[us, pid]).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let (pid, found) = looked_at(&["env"], script, nested::blockers);
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].pid, pid);
     let what = "a time namespace for its children, of a process with threads";
@@ -57,18 +58,9 @@ fn a_time_namespace_of_a_process_with_threads_is_named() {
 
 /// What the look before the freeze says of a child in a network of its own, whose script has said that it is ready.
 fn refused_in_a_network(script: &str) -> Vec<resources::Blocker> {
-    let mut child = Command::new("unshare")
-        .args(["-n", "/usr/bin/python3", "-c", script])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-    let us = std::process::id() as kernel::Pid;
-    let pid = child.id() as kernel::Pid;
+    let look = |_, all: &[kernel::Pid]| resources::files::blockers(all, Connections::Established);
+    let (pid, found) = looked_at(&["unshare", "-n"], script, look);
     // The files of this process are whatever has called the tests: those of the child are its own.
-    let found = resources::files::blockers(&[us, pid], Connections::Established).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
     found.into_iter().filter(|b| b.pid == pid).collect()
 }
 

@@ -97,15 +97,10 @@ fn a_client_is_let_in_later_and_notices_nothing() {
 fn where_our_clock_would_go_backwards_it_is_not_told() {
     let host = Host::start();
     let later = |c: &mut Connection| c.timestamp = c.timestamp.map(|t| t.wrapping_add(1 << 30));
-    let (listener, mut client) = waiting(&host, "127.0.0.1:8080", |_| {}, later);
-    let mut server = listener.accept().unwrap().0;
+    let (listener, client) = waiting(&host, "127.0.0.1:8080", |_| {}, later);
+    let server = listener.accept().unwrap().0;
     assert!(!tcp_info(server.as_fd()).unwrap().timestamps);
-    client.write_all(b"question").unwrap();
-    let mut text = [0; 8];
-    server.read_exact(&mut text).unwrap();
-    server.write_all(&text).unwrap();
-    client.read_exact(&mut text).unwrap();
-    assert_eq!(&text, b"question");
+    talk(&server, &client);
 }
 
 #[test]
