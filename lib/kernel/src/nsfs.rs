@@ -2,10 +2,11 @@
 
 use crate::error::{Named, check};
 use crate::namespaces::Kind;
-use crate::{Pid, Result};
+use crate::{Pid, Result, beneath};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// `_IO(0xb7, 1)`, `_IO(0xb7, 2)`, `_IO(0xb7, 4)` (include/uapi/linux/nsfs.h).
 const NS_GET_USERNS: u64 = 0xb701;
@@ -39,6 +40,19 @@ impl Handle {
     /// That which a process holds open by this number.
     pub fn held(pid: Pid, number: i32, kind: Kind) -> Result<Self> {
         Handle::at(format!("/proc/{pid}/fd/{number}"), kind)
+    }
+
+    /// That which process `pid` sees mounted on a file; none where something else is there.
+    pub fn mounted(pid: Pid, place: &Path, kind: Kind) -> Result<Option<Self>> {
+        let root = crate::open::Root::of(pid)?;
+        let flags = nix::fcntl::OFlag::O_PATH;
+        let opened = beneath::open(root.fd(), place, beneath::Way::InRoot, flags, 0)?;
+        let system =
+            nix::sys::statfs::fstatfs(&opened).named(|| format!("statfs {}", place.display()))?;
+        if system.filesystem_type() != nix::sys::statfs::NSFS_MAGIC {
+            return Ok(None);
+        }
+        Handle::at(format!("/proc/self/fd/{}", opened.as_raw_fd()), kind).map(Some)
     }
 
     fn at(path: String, kind: Kind) -> Result<Self> {

@@ -20,6 +20,23 @@ pub struct Nested {
     /// What pid namespaces inside the container call a task, group or session that the container knows by the first
     /// number: outermost first, the container's own left out.
     pub names: BTreeMap<Pid, Vec<Pid>>,
+    /// Namespaces that are mounted (`ip netns add`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bound: Vec<Bound>,
+}
+
+/// A namespace that is mounted on a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bound {
+    /// The mount namespace in which it is; absent: the container's.
+    pub mounts: Option<NsId>,
+    /// The file.
+    pub place: Name,
+    /// The namespace; absent: the container's.
+    pub of: Option<NsId>,
+    /// Its kind, as links in `/proc/PID/ns` have it: `net`.
+    pub kind: String,
 }
 
 /// One namespace.
@@ -136,7 +153,7 @@ pub enum Children {
 impl Nested {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.namespaces.is_empty() && self.tasks.is_empty()
+        self.namespaces.is_empty() && self.tasks.is_empty() && self.bound.is_empty()
     }
 
     /// The namespace with this id.
@@ -232,6 +249,17 @@ impl Nested {
                 return Err(format!(
                     "task {} has not as many pids as it is in pid namespaces",
                     task.tid
+                ));
+            }
+        }
+        for bound in &self.bound {
+            let mounts = bound.mounts.and_then(|id| self.get(id));
+            let is_mount = mounts.is_some_and(|m| matches!(m.content, Content::Mount { .. }));
+            let unknown = bound.of.is_some_and(|id| !known.contains(&id));
+            if unknown || bound.mounts.is_some() && !is_mount {
+                return Err(format!(
+                    "what is mounted at {} is a namespace that is not there",
+                    bound.place
                 ));
             }
         }

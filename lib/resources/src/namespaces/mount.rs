@@ -1,6 +1,7 @@
 //! Mounts (mount_namespaces(7)): where each comes from, seen against the host's own; made again inside the vessel.
 
 use crate::container::Files;
+use crate::namespaces::nested::bound;
 use crate::rootfs::overlay;
 use crate::{Blocker, Error, Result};
 use image::engine::Configuration;
@@ -10,7 +11,7 @@ use image::path::Name;
 use image::rootfs::Rootfs;
 use kernel::proc::mountinfo;
 use kernel::{Namespace, Pid, within};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -91,6 +92,7 @@ pub fn dump(
     }
     let mut sorter = Sorter {
         host: &host,
+        foreign: bound::foreign(root)?,
         files,
         outside,
         engine: engine::Mounts::new(configuration, &engine::read),
@@ -129,6 +131,8 @@ fn pinned(root: Pid, mounts: &Mounts) -> Result<Vec<Blocker>> {
 /// What mounts are seen against.
 struct Sorter<'a> {
     host: &'a [mountinfo::Mount],
+    /// What mounts show of namespaces of the host's.
+    foreign: HashSet<Vec<u8>>,
     files: Files,
     /// Places whose mounts stay behind.
     outside: &'a [PathBuf],
@@ -151,6 +155,9 @@ fn sort(root: Pid, container: Vec<mountinfo::Mount>, sorter: &mut Sorter) -> Fou
     let mut rootfs = None;
     let mut sorted: Vec<Mount> = Vec::new();
     for mut mount in ordered {
+        if bound::is_own(&mount, &sorter.foreign) {
+            continue;
+        }
         let here = path(&mount.mountpoint).to_path_buf();
         let of_host = covered::of_host(&mount, sorter.host);
         let is_covered = covered.contains(&mount.id) && !of_host;

@@ -160,11 +160,16 @@ pub(super) fn places(
             Tree::Changes => changes(pid, policy)?,
             tree => mounted(pid, tree, &place, &mounts, container, policy)?,
         };
+        let in_it = match (tree, &top) {
+            // Others may lie beneath what it covers.
+            (Tree::Tmpfs(_), Some(top)) => within(&mounts, top)?,
+            _ => mounts.clone(),
+        };
         Place {
             tree,
             top,
             how,
-            guard: Guard::of(&mounts, &place),
+            guard: Guard::of(&in_it, &place),
             bare: false,
         }
         .bared(pid)

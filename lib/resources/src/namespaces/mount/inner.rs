@@ -7,7 +7,7 @@ use super::base::Base;
 use super::settle::settle_with;
 use super::{Covered, Sorter, engine, sort};
 use crate::container::Files;
-use crate::namespaces::nested::processes;
+use crate::namespaces::nested::{bound, processes};
 use crate::{Blocker, Error, Result};
 use image::ids::{MountId, NsId};
 use image::namespaces::mount::{Mount, Mounts, Origin};
@@ -38,6 +38,7 @@ pub fn dump(pid: Pid, root: Pid, first: u32) -> Result<Found> {
     let of_container = super::beginning::mounts(root)?;
     let mut sorter = Sorter {
         host: &of_container,
+        foreign: bound::foreign(root)?,
         outside: &[],
         files: Files::default(),
         engine: engine::Mounts::new(None, &engine::read),

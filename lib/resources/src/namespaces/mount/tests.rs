@@ -26,6 +26,7 @@ fn sorted_with(
     };
     let mut sorter = Sorter {
         host: &host,
+        foreign: HashSet::new(),
         files,
         outside: &[],
         engine: engine::Mounts::new(configuration, &read),

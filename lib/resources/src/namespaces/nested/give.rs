@@ -258,6 +258,7 @@ pub fn settle(
             crate::ipc::notices::resume(target, &queues.queues)?;
         }
     }
+    words.extend(super::bound::restore(nested, target)?);
     let mut inners = std::mem::take(&mut target.inners);
     while let Some((_, holder)) = inners.holders.pop_last() {
         holder.stub.last_call(call::exit_group(0))?;

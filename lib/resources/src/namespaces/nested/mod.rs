@@ -4,6 +4,7 @@
 //! At the target each has a *holder*, a process that makes it and keeps it until all tasks have joined it (setns(2)); a pid
 //! namespace is made by the birth of its process 1, while the tree grows.
 
+pub(crate) mod bound;
 mod give;
 mod members;
 mod take;

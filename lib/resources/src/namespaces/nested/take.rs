@@ -1,12 +1,13 @@
 //! Which tasks are in which namespaces.
 
+use super::bound;
 use crate::namespaces::{cgroup, ipc, mount, network, time, user, uts};
 use crate::{Blocker, Error, Result};
 use image::ids;
 use image::ids::NsId;
 use image::ipc::Queues;
 use image::ipc::sysv::SystemV;
-use image::namespaces::nested::{Children, Content, Inner, Nested, Shown, Task};
+use image::namespaces::nested::{Bound, Children, Content, Inner, Nested, Shown, Task};
 use image::namespaces::network::LinkKind;
 use image::namespaces::user::Users;
 use kernel::Pid;
@@ -32,6 +33,7 @@ struct Walk {
     known: HashMap<(Kind, u64), NsId>,
     found: Vec<Found>,
     tasks: Vec<(Tid, Membership)>,
+    bound: Vec<Bound>,
     blockers: Vec<Blocker>,
 }
 
@@ -66,6 +68,7 @@ impl Walk {
             known: HashMap::new(),
             found: Vec::new(),
             tasks: Vec::new(),
+            bound: Vec::new(),
             blockers: Vec::new(),
         })
     }
@@ -107,6 +110,31 @@ impl Walk {
             for (number, inode) in nsfs::held(tid.0, Kind::Network) {
                 let mut handle = || Handle::held(tid.0, number, Kind::Network);
                 self.id((Kind::Network, inode), &mut handle, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at what is mounted of namespaces, once all tasks are known.
+    fn mounted(&mut self) -> Result<()> {
+        let own = crate::namespaces::is_own(self.root, Kind::Mount)?;
+        let mut places: Vec<(Option<NsId>, Pid)> =
+            own.then_some((None, self.root)).into_iter().collect();
+        for found in self.found.iter().filter(|f| f.handle.kind() == Kind::Mount) {
+            places.extend(found.task.map(|(_, tid)| (Some(found.id), tid)));
+        }
+        let foreign = bound::foreign(self.root)?;
+        for (mounts, pid) in places {
+            for seen in bound::seen(pid, &foreign)? {
+                let kind = seen.handle.kind();
+                let key = (kind, seen.handle.inode());
+                let of = self.id(key, &mut || seen.handle.again(), None)?;
+                self.bound.push(Bound {
+                    mounts,
+                    place: seen.place,
+                    of,
+                    kind: kind.name().into(),
+                });
             }
         }
         Ok(())
@@ -443,6 +471,7 @@ pub fn blockers(root: Pid, processes: &[Pid]) -> Result<Vec<Blocker>> {
             let _ = walk.task((pid, tid));
         }
     }
+    walk.mounted()?;
     walk.judge()?;
     Ok(walk.blockers)
 }
@@ -459,7 +488,8 @@ pub fn dump(
     for tid in threads {
         walk.task(*tid)?;
     }
-    if walk.found.is_empty() && walk.tasks.is_empty() {
+    walk.mounted()?;
+    if walk.found.is_empty() && walk.tasks.is_empty() && walk.bound.is_empty() {
         return Ok(Default::default());
     }
     walk.judge()?;
@@ -504,6 +534,7 @@ pub fn dump(
         namespaces,
         tasks,
         names,
+        bound: walk.bound,
     };
     Ok((nested, sights))
 }

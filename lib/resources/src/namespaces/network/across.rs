@@ -5,6 +5,7 @@
 use super::give::{anywhere, configure, find, plain, refused, spans, taken};
 use super::{Uplinks, links};
 use crate::Result;
+use crate::namespaces::nested::bound;
 use image::ids::NsId;
 use image::namespaces::network::{Link, LinkKind, Network};
 use kernel::namespaces::{Kind, identity, identity_in};
@@ -79,7 +80,7 @@ impl Numbered {
     }
 }
 
-/// The networks that tasks of a container are in or hold open, and its root process (ours to name) is not in.
+/// The networks that tasks of a container are in or hold open, or that it has mounted, and its root process (ours to name) is not in.
 pub fn inside(root: Pid) -> Result<Others> {
     let own = identity(root, Kind::Network)?;
     let pids = match crate::namespaces::is_own(root, Kind::Pid)? {
@@ -87,6 +88,14 @@ pub fn inside(root: Pid) -> Result<Others> {
         false => None,
     };
     let (mut seen, mut others) = (HashSet::from([own]), Others::default());
+    if crate::namespaces::is_own(root, Kind::Mount)? {
+        for bound in bound::seen(root, &bound::foreign(root)?)? {
+            let handle = bound.handle;
+            if handle.kind() == Kind::Network && seen.insert(handle.inode()) {
+                others.0.push((Place::Inside, handle));
+            }
+        }
+    }
     for process in family::family(root, pids.as_deref())? {
         let pid = process.pid;
         for (number, inode) in nsfs::held(pid, Kind::Network) {
