@@ -1,6 +1,7 @@
 //! What a network namespace holds, as rtnetlink(7) and its kin say it: links, and the tables that are kept as bytes.
 
 pub mod conntrack;
+pub mod ethtool;
 pub mod ipset;
 pub mod legacy;
 pub mod links;

@@ -119,6 +119,18 @@ pub struct Link {
     pub group: u32,
     /// A name for people (`IFLA_IFALIAS`).
     pub alias: Option<String>,
+    /// Names it is found by as well (`IFLA_ALT_IFNAME`).
+    #[serde(default)]
+    pub other_names: Vec<String>,
+    /// Of a pair here: its queues, where it uses others than one each way.
+    #[serde(default)]
+    pub queues: Option<Queues>,
+    /// What else somebody has chosen of it: `IFLA_GSO_MAX_SIZE` and the like.
+    #[serde(default)]
+    pub chosen: Bytes,
+    /// What it does itself, of what can be chosen (ethtool(8)).
+    #[serde(default)]
+    pub features: Box<Features>,
     /// The bridge it is a port of, by index.
     pub master: Option<u32>,
     /// What is particular to its kind (`IFLA_INFO_DATA`).
@@ -127,6 +139,26 @@ pub struct Link {
     pub port: Bytes,
     /// Its addresses, link-local ones left out: what it is reached by. [`Tables::addresses`] has all of them.
     pub addresses: Vec<Address>,
+}
+
+/// Queues of a link, incoming and outgoing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queues {
+    /// As many as it can have.
+    pub most: [u32; 2],
+    /// As many as it uses.
+    pub used: [u32; 2],
+}
+
+/// What a link does itself, by the kernel's names: `tx-checksum-ip-generic`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Features {
+    /// It is to do these.
+    pub on: Vec<String>,
+    /// It is to leave these to others.
+    pub off: Vec<String>,
 }
 
 /// Kinds of links.

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 const NEWLINK: u16 = 16;
 const GETLINK: u16 = 18;
 const GETNSID: u16 = 90;
+const NEWLINKPROP: u16 = 108;
 /// `struct ifinfomsg`.
 const HEADER: usize = 16;
 
@@ -23,8 +24,12 @@ const LINKINFO: u16 = 18;
 const ALIAS: u16 = 20;
 const GROUP: u16 = 27;
 const NET_NS_FD: u16 = 28;
+const QUEUES_OUT: u16 = 31;
+const QUEUES_IN: u16 = 32;
 const LINK_NETNSID: u16 = 37;
 const XDP: u16 = 43;
+const OTHER_NAMES: u16 = 52;
+const OTHER_NAME: u16 = 53;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const INFO_SLAVE_DATA: u16 = 5;
@@ -33,6 +38,16 @@ const XDP_ATTACHED: u16 = 2;
 /// `NETNSA_NSID`, `NETNSA_FD`.
 const NSID: u16 = 1;
 const OF_FD: u16 = 3;
+
+/// `IFLA_GSO_MAX_SEGS`, `IFLA_GSO_MAX_SIZE`, `IFLA_GRO_MAX_SIZE`, `IFLA_GSO_IPV4_MAX_SIZE`,
+/// `IFLA_GRO_IPV4_MAX_SIZE`: what is told only where somebody has chosen it, with what a link has of itself.
+const CHOSEN: [(u16, u32); 5] = [
+    (40, 65535),
+    (41, 65536),
+    (58, 65536),
+    (63, 65536),
+    (64, 65536),
+];
 
 /// `IFF_UP`, `IFF_LOOPBACK`.
 pub const UP: u32 = 1;
@@ -61,6 +76,12 @@ pub struct Link {
     pub group: u32,
     /// A name for people.
     pub alias: Option<String>,
+    /// Names it is found by as well.
+    pub other_names: Vec<String>,
+    /// Most queues it can have, out and in; nothing is told where they are zero.
+    pub queues: [u32; 2],
+    /// What else was chosen of it ([`CHOSEN`]), in the kernel's own words.
+    pub chosen: Vec<u8>,
     /// The link it is a port of.
     pub master: Option<u32>,
     /// The link below, or the other end of a pair, by index.
@@ -110,6 +131,14 @@ fn parse(body: &[u8]) -> Result<Link> {
             QUEUE_LENGTH => link.queue_length = a.number(),
             GROUP => link.group = a.number(),
             ALIAS => link.alias = Some(a.text()),
+            OTHER_NAMES => {
+                let names = a.inner();
+                let names = names.iter().filter(|a| a.kind == OTHER_NAME);
+                link.other_names = names.map(Attribute::text).collect();
+            }
+            QUEUES_OUT => link.queues[0] = a.number(),
+            QUEUES_IN => link.queues[1] = a.number(),
+            kind if CHOSEN.iter().any(|(chosen, _)| *chosen == kind) => chosen(&mut link, &a),
             LINK_NETNSID => link.lower_network = Some(a.number()),
             XDP => {
                 let attached = find(&a.inner(), XDP_ATTACHED);
@@ -124,6 +153,12 @@ fn parse(body: &[u8]) -> Result<Link> {
         .lower
         .filter(|index| *index != link.index || link.lower_network.is_some());
     Ok(link)
+}
+
+fn chosen(link: &mut Link, a: &Attribute) {
+    if !CHOSEN.contains(&(a.kind, a.number())) {
+        link.chosen.extend(a.whole());
+    }
 }
 
 fn about(link: &mut Link, info: &Attribute) {
@@ -155,6 +190,11 @@ fn begin(link: &Link, network: Option<BorrowedFd>) -> Vec<u8> {
         body.extend(attribute(ADDRESS, &link.mac));
     }
     body.extend(attribute(QUEUE_LENGTH, &link.queue_length.to_ne_bytes()));
+    for (kind, number) in [QUEUES_OUT, QUEUES_IN].into_iter().zip(link.queues) {
+        if number != 0 {
+            body.extend(attribute(kind, &number.to_ne_bytes()));
+        }
+    }
     if let Some(network) = network {
         body.extend(attribute(NET_NS_FD, &network.as_raw_fd().to_ne_bytes()));
     }
@@ -237,6 +277,9 @@ fn settable(link: &Link) -> Vec<u8> {
         "macvlan" | "macvtap" => matches!(kind, 6 | 8),
         _ => false,
     });
+    if link.kind == "macvlan" && find(&attributes(&link.settings), MACVLAN_SOURCES).is_some() {
+        settings.extend(attribute(MACVLAN_TO_DO, &MACVLAN_SET.to_ne_bytes()));
+    }
     if let Some(options) = find(&attributes(&link.settings), MULTI_BOOLOPT)
         && link.kind == "bridge"
     {
@@ -244,6 +287,11 @@ fn settable(link: &Link) -> Vec<u8> {
     }
     settings
 }
+
+/// `IFLA_MACVLAN_MACADDR_DATA`, whose packets a macvlan takes; `IFLA_MACVLAN_MACADDR_MODE`, `MACVLAN_MACADDR_SET`.
+const MACVLAN_SOURCES: u16 = 5;
+const MACVLAN_TO_DO: u16 = 3;
+const MACVLAN_SET: u32 = 3;
 
 /// `IFLA_BR_MULTI_BOOLOPT`.
 const MULTI_BOOLOPT: u16 = 46;
@@ -262,11 +310,14 @@ fn without(settings: &[u8], readable: impl Fn(u16) -> bool) -> Vec<u8> {
     kept.flat_map(Attribute::whole).collect()
 }
 
-/// Sets flags, group and name for people of a link by its index.
+/// Sets flags, group, names and what was chosen of a link by its index.
 pub fn settle(netlink: &mut Netlink, link: &Link, index: u32) -> Result<()> {
     let what = format!("set up the link {}", link.name);
     let mut body = header(index, link.flags & (BY_HAND | UP), BY_HAND | UP);
     body.extend(attribute(GROUP, &link.group.to_ne_bytes()));
+    if link.kind.is_empty() && link.mtu != 0 {
+        body.extend(attribute(MTU, &link.mtu.to_ne_bytes()));
+    }
     if link.kind == "tun" {
         // It was made without being told.
         body.extend(attribute(MTU, &link.mtu.to_ne_bytes()));
@@ -278,7 +329,19 @@ pub fn settle(netlink: &mut Netlink, link: &Link, index: u32) -> Result<()> {
     if let Some(alias) = &link.alias {
         body.extend(text(ALIAS, alias));
     }
-    netlink.change(&what, NEWLINK, 0, &body)
+    let chosen = without(&link.chosen, |kind| !CHOSEN.iter().any(|(c, _)| *c == kind));
+    body.extend(chosen);
+    netlink.change(&what, NEWLINK, 0, &body)?;
+    for name in &link.other_names {
+        let mut body = header(index, 0, 0);
+        body.extend(nested(OTHER_NAMES, &[text(OTHER_NAME, name)]));
+        // It is settled once more at times.
+        match netlink.change(&what, NEWLINKPROP, CREATE | EXCLUSIVE, &body) {
+            Err(e) if e.raw() == Some(libc::EEXIST) => {}
+            told => told?,
+        }
+    }
+    Ok(())
 }
 
 /// Whether a bridge filters by VLAN (`IFLA_BR_VLAN_FILTERING`).

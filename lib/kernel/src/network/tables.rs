@@ -103,6 +103,8 @@ fn head(family: u8, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// `NTF_SELF`, `NTF_PROXY`.
+const SELF: u8 = 2;
 const PROXY: u8 = 8;
 /// `RTA_CACHEINFO` (`struct rta_cacheinfo`), `RTA_EXPIRES`.
 const CACHE: u16 = 12;
@@ -175,13 +177,19 @@ fn cleaned(table: Table, body: &[u8]) -> Option<Vec<u8>> {
             let state = u16::from_ne_bytes([head[8], head[9]]);
             let kept = match head[0] {
                 // Of bridges what was told them; permanent are the ports' own addresses.
-                AF_BRIDGE => state & NOARP != 0 && find(&all, 9).is_some(),
+                AF_BRIDGE if find(&all, 9).is_some() => state & NOARP != 0,
+                // A link takes packets to these addresses too; those of groups it finds by itself.
+                AF_BRIDGE => {
+                    let group = find(&all, 2)
+                        .is_none_or(|mac| mac.value.first().is_none_or(|b| b & 1 != 0));
+                    head[10] & SELF != 0 && state & PERMANENT != 0 && !group
+                }
                 _ => state & PERMANENT != 0 || head[10] & PROXY != 0,
             };
             if !kept {
                 return None;
             }
-            if head[0] == AF_BRIDGE {
+            if head[0] == AF_BRIDGE && head[10] & SELF == 0 {
                 // NTF_MASTER: for the bridge, not for the port.
                 head[10] |= 4;
             }

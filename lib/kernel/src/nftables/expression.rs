@@ -30,7 +30,9 @@ fn says_nothing(expression: &str, all: &[Attribute], a: &Attribute) -> bool {
     let is_zero = || a.value.iter().all(|byte| *byte == 0);
     match (expression, a.kind) {
         // NFTA_EXTHDR_FLAGS where it sets (NFTA_EXTHDR_SREG): a segment's size of TCP.
-        ("exthdr", 5) => find(all, 7).is_some(),
+        ("exthdr", 5) if find(all, 7).is_some() => true,
+        // Where it takes an option out, all but NFTA_EXTHDR_TYPE and NFTA_EXTHDR_OP.
+        ("exthdr", kind) => find(all, 1).or(find(all, 7)).is_none() && !matches!(kind, 2 | 6),
         // NFTA_OSF_FLAGS.
         ("osf", 3) => is_zero(),
         // NFTA_DYNSET_TIMEOUT: a set without times has none.

@@ -4,14 +4,16 @@
 use crate::{Blocker, Error, Result};
 use image::bytes::Bytes;
 use image::namespaces::network::{
-    Address, Filter, LegacyFamily, LegacyTable, Link, LinkKind, Network, Tables, Traffic,
+    Address, Features, Filter, LegacyFamily, LegacyTable, Link, LinkKind, Network, Queues, Tables,
+    Traffic,
 };
 use kernel::network::links::{self, BY_HAND, UP};
 use kernel::network::tables::{self, Table};
-use kernel::network::{conntrack, ipset, legacy, others, traffic};
+use kernel::network::{conntrack, ethtool, ipset, legacy, others, traffic};
 use kernel::nftables::ruleset;
 use kernel::rtnetlink::{self, Rtnetlink};
 use kernel::{Namespace, Pid, within};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 mod across;
@@ -46,7 +48,7 @@ pub fn dump(root: Pid, others: &Others) -> Result<Network> {
     let mut links: Vec<Link> = seen
         .links
         .iter()
-        .filter_map(|link| Some(record(link, kind(link, &seen.others)?, &seen.addresses)))
+        .filter_map(|link| Some(record(link, kind(link, &seen.others)?, &seen)))
         .collect();
     links.sort_by_key(|link| (link.kind != LinkKind::Loopback, link.index));
     let [addresses, next_hops, routes, rules, neighbours] = seen.tables;
@@ -88,10 +90,33 @@ fn old_table(table: legacy::Table) -> LegacyTable {
     }
 }
 
-fn record(link: &links::Link, kind: LinkKind, addresses: &[rtnetlink::Address]) -> Link {
+fn record(link: &links::Link, kind: LinkKind, seen: &Seen) -> Link {
+    let tool = seen.by_ethtool.get(&link.index).cloned();
+    let (features, used) = tool.unwrap_or_default();
+    let [outgoing, incoming] = link.queues;
+    let pair = matches!(
+        kind,
+        LinkKind::Pair { .. } | LinkKind::Across { .. } | LinkKind::Inward
+    );
+    let queues = used.filter(|used| pair && link.kind == "veth" && *used != [1, 1]);
     Link {
         kind,
-        addresses: addresses
+        other_names: link.other_names.clone(),
+        queues: queues.map(|used| Queues {
+            most: [incoming, outgoing],
+            used,
+        }),
+        chosen: match kind {
+            // Whoever makes it knows how much may go by it.
+            LinkKind::Veth => Bytes::default(),
+            _ => Bytes(link.chosen.clone()),
+        },
+        features: Box::new(Features {
+            on: features.on,
+            off: features.off,
+        }),
+        addresses: seen
+            .addresses
             .iter()
             .filter(|a| a.link == link.index && (link.is_loopback() || !a.narrow))
             .map(|a| Address {
@@ -128,6 +153,8 @@ struct Seen {
     others: across::Numbered,
     links: Vec<links::Link>,
     addresses: Vec<rtnetlink::Address>,
+    /// Features, and queues in use, of each link by index.
+    by_ethtool: HashMap<u32, (ethtool::Features, Option<[u32; 2]>)>,
     /// In the order of [`TABLES`].
     tables: [Vec<Bytes>; 5],
     filter: Vec<Filter>,
@@ -157,7 +184,14 @@ fn look(root: Pid, others: &Others) -> Result<Seen> {
             })
             .collect();
         let links = links::list(&mut netlink)?;
+        let tool = ethtool::Ethtool::open()?;
+        let by_ethtool = links.iter().filter_map(|link| {
+            // Some kinds of links have nothing to choose.
+            let features = tool.features(&link.name).ok()?;
+            Some((link.index, (features, tool.queues(&link.name))))
+        });
         Ok(Seen {
+            by_ethtool: by_ethtool.collect(),
             others: others.numbered(&mut netlink)?,
             links,
             addresses: Rtnetlink::open()?.addresses()?,

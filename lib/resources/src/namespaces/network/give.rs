@@ -8,7 +8,7 @@ use image::namespaces::network::{LegacyFamily, LegacyTable, Link, LinkKind, Netw
 use kernel::netlink::{Message, Netlink};
 use kernel::network::links::{self, UP};
 use kernel::network::tables::{self, Table};
-use kernel::network::{conntrack, ipset, legacy, traffic};
+use kernel::network::{conntrack, ethtool, ipset, legacy, traffic};
 use kernel::nftables::ruleset;
 use kernel::{Namespace, Pid, tun, within};
 use std::collections::{HashMap, HashSet};
@@ -67,6 +67,7 @@ pub(super) fn configure(
     // Before the links are on, which take addresses of themselves by these settings, and again after.
     sysctls::set(&network.sysctls, is_here)?;
     let links = network.links.iter().filter(|link| wanted(link.kind));
+    let tool = ethtool::Ethtool::open()?;
     for link in links {
         let (Some(now), wanted) = (index(link.index), plain(link)?) else {
             continue;
@@ -75,6 +76,7 @@ pub(super) fn configure(
             links::enslave(netlink, &wanted, now, master)?;
         }
         links::settle(netlink, &wanted, now)?;
+        choose(&tool, link)?;
     }
     if !whole {
         return Ok(()); // ways may rest on what is not there yet
@@ -117,6 +119,21 @@ pub(super) fn configure(
     Ok(())
 }
 
+/// What a link does itself, and by how many queues.
+fn choose(tool: &ethtool::Ethtool, link: &Link) -> Result<()> {
+    let features = ethtool::Features {
+        on: link.features.on.clone(),
+        off: link.features.off.clone(),
+    };
+    if features != ethtool::Features::default() {
+        tool.choose(&link.name, &features)?;
+    }
+    if let Some(queues) = link.queues {
+        tool.use_queues(&link.name, queues.used)?;
+    }
+    Ok(())
+}
+
 pub(super) fn refused(what: String) -> Error {
     Error::Refused(what)
 }
@@ -126,7 +143,7 @@ fn make(netlink: &mut Netlink, network: &Network) -> Result<HashMap<u32, u32>> {
     let records = &network.links;
     let bytes: usize = records
         .iter()
-        .map(|l| l.settings.0.len() + l.port.0.len())
+        .map(|l| l.settings.0.len() + l.port.0.len() + l.chosen.0.len())
         .sum();
     let mut indexes = HashSet::new();
     if bytes > MOST || !records.iter().all(|l| indexes.insert(l.index)) {
@@ -259,6 +276,9 @@ pub(super) fn plain(link: &Link) -> Result<links::Link> {
         queue_length: link.queue_length,
         group: link.group,
         alias: link.alias.clone(),
+        other_names: link.other_names.clone(),
+        queues: link.queues.map_or([0; 2], |q| [q.most[1], q.most[0]]),
+        chosen: link.chosen.0.clone(),
         settings: link.settings.0.clone(),
         port: link.port.0.clone(),
         ..links::Link::default()
