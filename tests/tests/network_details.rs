@@ -149,9 +149,9 @@ table inet t {
     map verdicts { type ipv4_addr . inet_proto . inet_service : verdict; elements = { 1.2.3.4 . tcp . 80 : goto aside } }
     chain aside { comment \"a chain\"; }
     chain in { type filter hook input priority filter + 5; policy drop;
-        add @m { ip saddr limit rate over 10/second } drop
+        tcp dport 9 add @m { ip saddr limit rate over 10/second } drop
         tcp dport 22 ct state new add @many { ip saddr ct count over 10 } reject
-        update @counted { ip saddr }
+        tcp dport 9 update @counted { ip saddr }
         ip saddr @counted limit name \"l\" counter name ip saddr map @counters
         ip saddr . tcp dport vmap { 1.2.3.4 . 80 : accept, 1.2.3.0/24 . 90-99 : drop }
         ip saddr . meta l4proto . th dport vmap @verdicts

@@ -281,6 +281,22 @@ fn a_chain_without_a_name_is_refused_by_name() {
 }
 
 #[test]
+fn a_network_that_forwards_multicasts_is_refused_by_name() {
+    let host = Host::new("alder");
+    // MRT_INIT, and MRT_ADD_VIF of the link with the index 1.
+    let line = "/usr/bin/python3 -c 'import socket as s,struct,time; r=s.socket(2,3,2); r.setsockopt(0,200,1); \
+        r.setsockopt(0,202,struct.pack(\"HBBIi4x\",0,8,1,0,1)); print(\"ready\",flush=True); time.sleep(1000)'";
+    let program = Program::alone(&host, "forwarder", line);
+    program.says("ready");
+    let outcome = host
+        .sh(&format!("checkpoint pid:{} > /dev/null", program.pid))
+        .fails_with(4);
+    let words = "interfaces of multicast routing (ip mroute)";
+    assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
+    program.runs_free();
+}
+
+#[test]
 fn links_that_end_in_a_descriptor_survive_three_generations() {
     let host = Host::new("alder");
     let traces = Traces::of(&host);
