@@ -13,6 +13,8 @@ MOVING = {(SOCKET, n) for n in (4, 49, 55, 56, 57, 77)} | {(TCP, n) for n in (11
 # Of a connection: sizes that move by themselves, what an accepted one shows there of its client's first packet, what was about that only
 # (TCP_FASTOPEN_CONNECT), and what bind(2) sets (IPV6_V6ONLY).
 OF_CONNECTIONS = {(SOCKET, 7), (SOCKET, 8), (IP, 33), (IPV6, 17), (IPV6, 18), (IPV6, 26), (TCP, 2), (TCP, 10), (TCP, 30)}
+# TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT: what would end a connection while a busy host does something else.
+LONG_ENOUGH = {(TCP, 4): [5000], (TCP, 5): [5000], (TCP, 6): [99], (TCP, 18): [5_000_000]}
 # Not to be set at random: filters, repair, keys, rings, groups, upper protocols; a corked socket cannot travel.
 LEFT = {(SOCKET, n) for n in (25, 26, 27, 44, 50, 51, 52, 72)} | {(TCP, n) for n in (14, 17, 19, 20, 21, 22, 29, 31, 32, 33, 38, 39, 40, 41)} \
     | {(IPV6, n) for n in (1, 20, 21, 22, 27, 28)} | {(UDP, n) for n in (1, 100)} | {(LITE, 1)} \
@@ -58,7 +60,8 @@ def settle(one, levels):
                 before = one.getsockopt(level, number, 256)
             except OSError:
                 continue
-            values = [1, 0, 2, 3, 5000] if len(before) == 4 else [before[:-1] + b"\1", bytes([1]) + before[1:], b"\2" + before[1:]]
+            usual = LONG_ENOUGH.get((level, number), [1, 0, 2, 3, 5000])
+            values = usual if len(before) == 4 else [before[:-1] + b"\1", bytes([1]) + before[1:], b"\2" + before[1:]]
             for value in values:
                 try:
                     one.setsockopt(level, number, value)
