@@ -3,11 +3,11 @@
 
 use ferry_tests::{Host, LONG, Program, Traces, Way, until};
 
-/// Links, addresses, ways, rules, neighbours; no IPv6 addresses that the kernel makes of hardware addresses.
-const SHOWN: &str = "ip -d -o link show | sed 's/state [A-Z]*//; s/ [a-z_]*timer *[0-9.]*//g; s/link-netns[a-z]* [^ ]*//; \
+/// Links but whether they carry anything yet, which the kernel sees a second later at times, addresses, ways, rules, neighbours; no IPv6 addresses that the kernel makes of hardware addresses.
+const SHOWN: &str = "(ip -d -o link show | sed 's/state [A-Za-z]*//g; s/ [a-z_]*timer *[0-9.]*//g; s/link-netns[a-z]* [^ ]*//; \
     s/<[^>]*>//'; ip -o addr show | grep -v fe80 | sed 's/sec//g' | sort; ip -4 route show table all | sort; \
     ip -6 route show table all | grep -v fe80 | grep -v multicast | sort; ip nexthop; ip rule; ip -6 rule; \
-    ip neigh show nud permanent; ip neigh show proxy; bridge fdb show | grep static; nft list ruleset";
+    ip neigh show nud permanent; ip neigh show proxy; bridge fdb show | grep static; nft list ruleset) | sed 's/ linkdown//g'";
 
 const BUILT: &str = "
     ip link add b0 address 02:00:00:00:00:01 type bridge ageing_time 1234
