@@ -95,7 +95,15 @@ fn with_crun_for_its_runtime_it_is_the_same() {
     assert_eq!((again.answer(), count.answer()), ("1".into(), "1".into()));
     host.sh("podman restart -t 0 again").ok();
     assert_eq!(again.answer(), "0");
-    host.sh("podman rm -f -t 0 again").ok();
+    // One that was chosen for a container alone is chosen again.
+    host.sh("podman --runtime runc run -d --name other base")
+        .ok();
+    let other = host.container("other");
+    assert_eq!(other.answer(), "0");
+    let third = host.restored("-n third", &other.taken(""));
+    assert_eq!(third.answer(), "1");
+    assert_eq!(third.inspect("{{.OCIRuntime}}"), "runc");
+    host.sh("podman rm -f -t 0 again other third").ok();
     host.assert_none_left(&before);
 }
 

@@ -14,6 +14,8 @@ pub struct Flag {
 /// A recorded command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
+    /// What runs the container (`podman --runtime`), where that was said.
+    pub runtime: Option<String>,
     /// The flags after `run` or `create`, in their order.
     pub flags: Vec<Flag>,
     /// The image, or with `--rootfs` a directory.
@@ -113,9 +115,14 @@ impl Flag {
 /// Takes a recorded command apart.
 pub fn parse(words: &[String]) -> Result<Command> {
     let mut words = words.iter().skip(1);
+    let mut runtime = None;
     loop {
         match words.next().map(String::as_str) {
             Some("container") => {}
+            Some("--runtime") => runtime = words.next().cloned(),
+            Some(word) if word.starts_with("--runtime=") => {
+                runtime = word.split_once('=').map(|(_, name)| name.to_string());
+            }
             Some("run" | "create") => break,
             Some(word) if GLOBAL_SWITCHES.contains(&word) || word.contains('=') => {}
             Some(word) if word.starts_with('-') => drop(words.next()),
@@ -127,7 +134,7 @@ pub fn parse(words: &[String]) -> Result<Command> {
     while let Some(word) = words.next() {
         if word == "--" {
             let image = words.next().ok_or_else(|| unknown("no image".into()))?;
-            return Ok(command(flags, image, words));
+            return Ok(command(runtime, flags, image, words));
         }
         let mut value = |name: &str| {
             let next = words.next().cloned();
@@ -149,7 +156,7 @@ pub fn parse(words: &[String]) -> Result<Command> {
         } else if let Some(cluster) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) {
             short(cluster, &mut flags, value)?;
         } else {
-            return Ok(command(flags, word, words));
+            return Ok(command(runtime, flags, word, words));
         }
     }
     Err(unknown("no image".into()))
@@ -187,11 +194,13 @@ fn short(
 }
 
 fn command<'a>(
+    runtime: Option<String>,
     flags: Vec<Flag>,
     image: &str,
     arguments: impl Iterator<Item = &'a String>,
 ) -> Command {
     Command {
+        runtime,
         flags,
         image: image.into(),
         arguments: arguments.cloned().collect(),
@@ -268,10 +277,17 @@ mod tests {
             "/usr/bin/podman --root /x --log-level=debug container run --net host bb",
             "podman --syslog -r create --network=host bb",
             "podman container create --net=host -- bb",
+            "podman --runtime crun run --net host bb",
+            "podman --runtime=/usr/bin/crun run --net host bb",
         ] {
             let command = parsed(line);
             assert_eq!(written(&command), "--network=host", "{line}");
             assert_eq!(command.image, "bb", "{line}");
+            let runtime = command.runtime.as_deref();
+            assert_eq!(
+                runtime.is_some_and(|name| name.ends_with("crun")),
+                line.contains("crun")
+            );
         }
     }
 

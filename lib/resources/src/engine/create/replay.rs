@@ -69,11 +69,14 @@ pub fn podman(
     let networking = network::decide(configuration, Engine::Podman, &said, wishes)?;
 
     let mut creation = Creation::default();
-    let mut arguments = vec![
+    // Of what stands before that, this alone is the container's own.
+    let runtime = command.runtime.iter();
+    let mut arguments: Vec<String> = runtime.map(|name| format!("--runtime={name}")).collect();
+    arguments.extend([
         "create".to_string(),
         "--pull=never".into(),
         format!("--name={}", wishes.name),
-    ];
+    ]);
     arguments.extend(wishes.pod.iter().map(|pod| format!("--pod={pod}")));
     arguments.extend(network::podman(&networking));
     arguments.extend(
