@@ -87,7 +87,13 @@ impl fmt::Display for Error {
         match self {
             Error::Call { what, errno } => {
                 let reason = nix::errno::Errno::from_raw(*errno);
-                write!(f, "{what}: {} ({reason:?})", reason.desc().to_lowercase())
+                write!(f, "{what}: {} ({reason:?})", reason.desc().to_lowercase())?;
+                match reason {
+                    nix::errno::Errno::EMFILE => {
+                        f.write_str("; raise the hard limit of open files (ulimit -n)")
+                    }
+                    _ => Ok(()),
+                }
             }
             Error::Gone { pid } => write!(f, "process {pid} died while it was being worked on"),
             Error::Unreadable { source, what } => write!(f, "{source}: {what}"),

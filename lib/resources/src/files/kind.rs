@@ -247,8 +247,7 @@ fn outside(file: &Seen, shown: &str, around: &Surroundings) -> Result<Kind, Obst
 
 /// What the kernel makes up goes with what it is about: a process, for one.
 fn made_up(file: &Seen, around: &Surroundings) -> Result<(), Obstacle> {
-    let path = around.inside(&file.link);
-    let is_there = path.is_some_and(|path| procfile::is_there(&path, file.key(), around));
+    let is_there = procfile::of_living(file, around).is_some();
     match is_there || procfile::of_dead(file, around).is_some() {
         true => Ok(()),
         false => Err(obstacle(

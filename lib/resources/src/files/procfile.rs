@@ -17,8 +17,7 @@ use std::path::{Component, Path, PathBuf};
 /// Takes one.
 pub(crate) fn dump(file: &Borrowed, collector: &Collector) -> Result<Procfile> {
     let around = &collector.around;
-    let found = around.inside(&file.link);
-    if let Some(path) = found.filter(|path| is_there(path, file.key(), around)) {
+    if let Some(path) = of_living(file, around) {
         return Ok(Procfile { path, dead: None });
     }
     let (path, pid) = of_dead(file, around).ok_or_else(|| {
@@ -29,6 +28,19 @@ pub(crate) fn dump(file: &Borrowed, collector: &Collector) -> Result<Procfile> {
     })?;
     let dead = Some(pid);
     Ok(Procfile { path, dead })
+}
+
+/// The path of a file that is there. That of one about a network (`/proc/PID/net/dev`) counts as deleted as soon as anybody looks
+/// at it again, and leads there nevertheless.
+pub(super) fn of_living(file: &Seen, around: &Surroundings) -> Option<Name> {
+    let path = around.inside(&file.link)?;
+    if is_there(&path, file.key(), around) {
+        return Some(path);
+    }
+    let path = Surroundings::without_deleted(&path);
+    let of_network = path.as_path().iter().any(|name| name == "net");
+    let (device, inode) = file.key();
+    (of_network && around.leads_to(&path, device, inode)).then_some(path)
 }
 
 /// Of a file of procfs about a process that is dead, by the numbers of the container's first process or of the host: its

@@ -9,6 +9,7 @@ use kernel::sock_diag::{self, PacketSocket, TcpSocket, UnixSocket};
 use kernel::socket;
 use kernel::socket::signature::Signature;
 use kernel::{Namespace, within};
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
@@ -39,6 +40,8 @@ pub struct Diag {
     pub(super) frozen: bool,
     /// Inodes of the sockets that its processes have.
     pub(super) held: HashSet<u64>,
+    /// Their TCP connections, once somebody has asked.
+    pub(super) ends: OnceCell<tcp::Ends>,
     /// TCP connections taken out of the queues of listening sockets.
     pub(super) clients: tcp::Clients,
     /// Unix sockets that have a record, and those that must get one, or else are outside.
@@ -110,6 +113,7 @@ impl Diag {
             ext_unix: false,
             frozen: true,
             held: HashSet::new(),
+            ends: OnceCell::new(),
             clients: tcp::Clients::default(),
             taken: HashSet::new(),
             awaited: Vec::new(),

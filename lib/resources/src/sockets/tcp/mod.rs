@@ -111,22 +111,24 @@ const TCP_ULP: i32 = 31;
 fn is_inner(fd: BorrowedFd, diag: &Diag) -> Result<bool> {
     let here = socket_address(&local(fd)?);
     let there = super::remote(fd)?.map(|a| socket_address(&a));
-    Ok(there.is_some_and(|there| {
-        diag.tcp()
-            .any(|all| has_other_end(all, &diag.held, (here, there)))
-    }))
+    let ends = diag
+        .ends
+        .get_or_init(|| ends(diag.tcp().flatten(), &diag.held));
+    Ok(there.is_some_and(|there| has_other_end(ends, (here, there))))
 }
 
-/// Whether the other end of a connection is among these sockets, and held.
-fn has_other_end(
-    all: &[TcpSocket],
-    held: &HashSet<u64>,
-    (here, there): (SocketAddr, SocketAddr),
-) -> bool {
-    all.iter().any(|other| {
-        (plain(other.local), plain(other.remote)) == (plain(there), plain(here))
-            && held.contains(&other.inode.into())
-    })
+/// The addresses of connections, its own first, as each of its ends sees them.
+pub(super) type Ends = HashSet<(SocketAddr, SocketAddr)>;
+
+/// Those of the sockets that are held.
+fn ends<'a>(all: impl Iterator<Item = &'a TcpSocket>, held: &HashSet<u64>) -> Ends {
+    let held = all.filter(|s| held.contains(&s.inode.into()));
+    held.map(|s| (plain(s.local), plain(s.remote))).collect()
+}
+
+/// Whether the other end of a connection is among these.
+fn has_other_end(ends: &Ends, (here, there): (SocketAddr, SocketAddr)) -> bool {
+    ends.contains(&(plain(there), plain(here)))
 }
 
 /// Connections that wait in a listening socket: all of them at once. Where connections are to end, these do so here.

@@ -6,7 +6,8 @@
 
 use super::door::{self, Door};
 use super::{
-    ACCEPT_REMEDY, CLOSE, CLOSE_WAIT, ESTABLISHED, LISTEN, SYN_RECV, has_other_end, not_accepted,
+    ACCEPT_REMEDY, CLOSE, CLOSE_WAIT, ESTABLISHED, LISTEN, SYN_RECV, ends, has_other_end,
+    not_accepted,
 };
 use crate::namespaces::is_own;
 use crate::sockets::{held, sockets_of};
@@ -247,6 +248,7 @@ fn outside(root: Pid, pids: &[Pid], own: bool) -> Result<(Vec<Connection>, HashS
         of_container.extend(all.iter().map(|s| u64::from(s.inode)).filter(|i| *i != 0));
     }
     let ports = listening(&all, own, &of_container);
+    let ends = ends(all.iter(), &of_container);
     let found: Vec<&TcpSocket> = all
         .iter()
         .filter(|s| !matches!(s.state, CLOSE | LISTEN | TIME_WAIT))
@@ -255,9 +257,7 @@ fn outside(root: Pid, pids: &[Pid], own: bool) -> Result<(Vec<Connection>, HashS
                 || s.state == SYN_RECV && ports.contains(&s.local.port())
                 || is_at_the_door(s, &ports)
         })
-        .filter(|s| {
-            is_at_the_door(s, &ports) || !has_other_end(&all, &of_container, (s.local, s.remote))
-        })
+        .filter(|s| is_at_the_door(s, &ports) || !has_other_end(&ends, (s.local, s.remote)))
         .collect();
     Ok((
         found.iter().map(|s| (s.local, s.remote)).collect(),
